@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef MALLEE_WIRE_HTTP_CLIENT_H
+#define MALLEE_WIRE_HTTP_CLIENT_H
+
+#include <stdint.h>
+
+#include "base/buf.h"
+#include "base/error.h"
+#include "tls/tls.h"
+
+/* HTTP requests through libcurl. A client keeps connections alive; one client per thread. */
+struct http_client;
+
+int http_client_new(const struct tls_context *tls /* NULL: plain or public TLS */, struct http_client **ret);
+void http_client_free(struct http_client *c);
+
+struct http_exchange {
+	const char *method, *url;
+	const char *const *headers;      /* "Name: value", NULL-terminated; NULL for none */
+	const void *body;                /* sent whole; NULL: none */
+	size_t body_len;
+	int body_fd;                     /* > 0: send body_len bytes from here instead */
+	int connect_timeout_ms;          /* 0: 3 s */
+	int timeout_ms;                  /* 0: 30 s for the whole exchange; -1: only stalls (1 kB/s for 30 s) end it */
+	enum tls_role peer_role;         /* with tls: the certificate must carry this role */
+	/* Reply. With on_data the body goes there (a non-zero return aborts), else into reply. */
+	int (*on_data)(void *ctx, const void *data, size_t len);
+	void *on_data_ctx;
+	int status;                      /* out */
+	struct buf reply;                /* out: body; the caller's to free (buf_done) */
+	uint64_t max_reply_bytes;        /* 0: 64 MiB */
+};
+
+/* 0 whatever the status; an unreachable, untrusted or broken peer is a negative errno and a message in *e that names the URL. */
+int http_client_do(struct http_client *c, struct http_exchange *x, struct error *e);
+
+#endif
