@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef MALLEE_SVC_CLC_LIMITS_H
+#define MALLEE_SVC_CLC_LIMITS_H
+
+/* Whatever a user can create or send has a named limit; this is the table of the cloud controller's. */
+enum clc_limit {
+	LIMIT_INSTANCES_PER_ACCOUNT = 10000,
+	LIMIT_INSTANCES_PER_REQUEST = 1000, /* RunInstances' MaxCount */
+	LIMIT_IMAGES_PER_ACCOUNT = 5000,
+	LIMIT_KEY_PAIRS_PER_ACCOUNT = 5000,
+	LIMIT_ACCOUNTS = 1000,
+	LIMIT_TAGS_PER_RESOURCE = 50,
+	LIMIT_TAG_KEY_CHARS = 127, /* EC2's, in characters, not bytes */
+	LIMIT_TAG_VALUE_CHARS = 255,
+	LIMIT_TAGGED_PER_REQUEST = 1000,
+	LIMIT_USER_DATA_BYTES = 16384, /* decoded */
+	LIMIT_CLIENT_TOKEN_CHARS = 64,
+	LIMIT_FILTERS_PER_REQUEST = 50,
+	LIMIT_VALUES_PER_FILTER = 200,
+	LIMIT_BODY_BYTES = 1 << 20, /* of an API request */
+	LIMIT_IDS_PER_REQUEST = 1000,
+};
+
+#endif
