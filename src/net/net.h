@@ -15,13 +15,14 @@
  * All names carry the cloud id; everything made and every sysctl changed is recorded in <dir>/host.json before it is done, so that
  * net_uninstall() gives the host back. Nothing else on the host is touched; no physical NIC is enslaved.
  *
- *   bridge  mlb<id>          tap  mlt<8 hex of the instance id>...  table  inet mallee_<id>, bridge mallee_<id>
+ *   bridge  mlb<id>    tap  mlt<first 4 of id><8 hex of the instance id>    tables  inet mallee_<id>, bridge mallee_<id>
+ *   (ids have 1 to 12 characters of [a-z0-9]; each link's alias says "mallee <id>", a tap's its instance besides)
  *
  * Stateless per tap in the bridge family: only the guest's own MAC, IPv4, ARP and DHCP-client traffic leaves it. Ports are isolated,
  * the bridge answers ARP for neighbours (proxy_arp_pvlan), so guest-to-guest traffic is routed through the inet table. Traffic to
  * 169.254.169.254:80 is redirected on ingress to the metadata port on the gateway; that address is never put on the host.
  */
-struct net;
+struct net; /* may be used from several threads */
 
 struct net_config {
 	const char *cloud_id;
@@ -40,6 +41,9 @@ int net_check_subnet(const char *cidr, const char *cloud_id, struct error *e);
 /* Adopts what is there, makes what is missing, mends what was changed. Idempotent; needs CAP_NET_ADMIN. */
 int net_open(const struct net_config *c, struct net **ret, struct error *e);
 void net_close(struct net *n); /* leaves the host's network as it is: guests go on */
+/* Mend what somebody or something took away since (rules, bridge settings, sysctls, a dead dnsmasq); call it every 10 s or so.
+ * *ret_mended (may be NULL): how many things were wrong. Costs a few netlink round trips when all is well. */
+int net_check(struct net *n, unsigned *ret_mended, struct error *e);
 const char *net_gateway(const struct net *n);
 const char *net_bridge(const struct net *n);
 
@@ -50,6 +54,7 @@ struct net_port {
 	const char *hostname; /* "ip-10-0-0-5" */
 	uid_t uid;            /* the tap's owner */
 	gid_t gid;
+	const char *account;  /* guests of one account reach each other; NULL: this one reaches no other guest */
 };
 /* Make (or mend) the guest's tap, its rules, its DHCP and DNS entries. ret_tap: IFNAMSIZ bytes. Idempotent. */
 int net_port_add(struct net *n, const struct net_port *p, char *ret_tap, struct error *e);
