@@ -2,7 +2,8 @@
 #ifndef MALLEE_SVC_CLC_LIMITS_H
 #define MALLEE_SVC_CLC_LIMITS_H
 
-/* Whatever a user can create or send has a named limit; this is the table of the cloud controller's. */
+/* Whatever a user can create or send has a named limit; this is the table of the cloud
+ * controller's. */
 enum clc_limit {
 	LIMIT_INSTANCES_PER_ACCOUNT = 10000,
 	LIMIT_INSTANCES_PER_REQUEST = 1000, /* RunInstances' MaxCount */
