@@ -17,12 +17,14 @@
  *
  *   begin: the headers are complete (nothing of the body was read; `Expect: 100-continue` was not answered yet). Either set a
  *          reply here (the body is then not asked for), or return with none to receive the body.
- *   body:  a piece of the body, in order. A reply set here stops the upload; the connection then closes.
+ *   body:  a piece of the body, in order. After a reply set here (or in begin) no more pieces come; what the client still
+ *          sends is read and thrown away, up to 1 GiB, and then the reply goes out.
  *   end:   the body is complete: must set a reply.
  *   done:  always called last, exactly once, also when the client went away half-way (aborted = true): undo there.
  *
  * Limits: request line and headers 64 KiB together; a body longer than its Content-Length or than the server's max is refused;
- * idle time-out 60 s. Malformed requests are answered 400 by the library and never reach begin.
+ * idle time-out 60 s; headers complete within 65 s; 1 KiB a minute while it is the client's turn. Malformed requests are
+ * answered 400 by the library and never reach begin; with tls, so are peers without a certificate of the cloud (403).
  */
 struct http_server;
 struct http_request;
@@ -38,7 +40,8 @@ struct http_server_config {
 	const char *address;              /* "127.0.0.1"; IPv4 */
 	bool free_bind;                   /* IP_FREEBIND: the address may not exist yet */
 	uint16_t port;                    /* 0: any (http_server_port tells) */
-	int threads;                      /* 0: 4 */
+	int threads;                      /* 0: 4; -1: one per connection, for handlers that wait (a handler of a pool
+					   * keeps the other connections of its thread waiting) */
 	const struct tls_context *tls;    /* NULL: plain HTTP; else mutual TLS */
 	size_t max_body_bytes;            /* for collected bodies; 0: 1 MiB */
 	uint64_t max_stream_bytes;        /* for streamed ones; 0: 5 GiB + 1 MiB */
