@@ -209,6 +209,8 @@ struct wire_service {
 	const char *const *passed_headers; /* x-amz-* headers that are none either */
 };
 
+/* The table's entry of an error code, or NULL. */
+const struct wire_error_status *wire_error_find(const struct wire_service *s, const char *code);
 const struct wire_action *wire_action_find(const struct wire_service *s, const char *name);
 /* HTTP status of an error code: the table's, else 400 (500 for codes starting "Internal", 503 for
  * "Unavailable"). */
