@@ -72,6 +72,7 @@ void http_request_free(struct http_request *r)
 	arena_free(r->arena);
 }
 
+/* value lives in a already */
 static void add_line(struct arena *a, struct http_header_line **lines, size_t *count, size_t *room,
 		     const char *name, const char *value)
 {
@@ -84,17 +85,20 @@ static void add_line(struct arena *a, struct http_header_line **lines, size_t *c
 		*lines = p;
 		*room = grown;
 	}
-	(*lines)[(*count)++] = (struct http_header_line){.name = arena_strdup(a, name),
-							 .value = arena_strdup(a, value)};
+	(*lines)[(*count)++] =
+	    (struct http_header_line){.name = arena_strdup(a, name), .value = value};
 }
 
 static enum MHD_Result copy_header(void *cls, enum MHD_ValueKind kind, const char *name,
 				   const char *value)
 {
 	struct http_request *r = cls;
+	size_t len = value ? strlen(value) : 0;
 
+	while (len && (value[len - 1] == ' ' || value[len - 1] == '\t'))
+		len--; /* MHD strips the front only */
 	add_line(r->arena, &r->headers, &r->header_count, &r->header_room, name,
-		 value ? value : "");
+		 arena_strndup(r->arena, value ? value : "", len));
 	return MHD_YES;
 }
 

@@ -93,7 +93,9 @@ static enum MHD_Result request_begin(struct http_request *r, const char *method,
 	status = http_request_read_head(r, method, version, &why);
 	if (status) {
 		http_reply_plain(r, status, why);
-	} else if (!peer_trusted(r)) {
+		return queue(r); /* where its body would end is not known */
+	}
+	if (!peer_trusted(r)) {
 		http_reply_plain(r, MHD_HTTP_FORBIDDEN,
 				 "A client certificate of this cloud's own authority is needed.");
 	} else if (r->declared_bytes != UINT64_MAX && r->declared_bytes > body_limit(r)) {
