@@ -24,7 +24,8 @@ int dir_sync(const char *path);
 int fd_write_all(int fd, const void *data, size_t len);
 int fd_pwrite_all(int fd, const void *data, size_t len, uint64_t off_bytes);
 
-/* A pid file held under flock(LOCK_EX) for the process's life. -EBUSY and *ret_pid when another holds it. */
+/* A pid file held under a lock for the process's life. -EBUSY and *ret_pid (0 when it cannot be told) when another
+ * holds it. The lock goes when *ret_fd is closed. */
 int pidfile_take(const char *path, int *ret_fd, pid_t *ret_pid);
 /* The pid of the process that holds it; 0 when nobody does. */
 pid_t pidfile_holder(const char *path);
