@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/text.h"
+#include "wire/codec.h"
 
 const struct wire_action *wire_action_find(const struct wire_service *s, const char *name)
 {
@@ -43,4 +44,13 @@ int wire_error_http_status(const struct wire_service *s, const char *code)
 	if (str_suffix(code, "Unavailable"))
 		return 503;
 	return 400;
+}
+
+const char *wire_error_message(const struct wire_service *s, const struct error *err)
+{
+	const struct wire_error_status *known = wire_error_find(s, err->code);
+
+	if (err->message[0])
+		return err->message;
+	return known && known->default_message ? known->default_message : err->code;
 }
