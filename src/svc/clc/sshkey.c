@@ -21,16 +21,17 @@ static int key_error(struct error *e, int gnutls_code, const char *what)
 
 static int bad_format(struct error *e)
 {
-	error_set(e, "InvalidKey.Format",
-		  "Key is not in valid OpenSSH public key format: send an RSA (1024, 2048 or 4096 bits) or "
-		  "Ed25519 public key as an OpenSSH line, in RFC 4716 form, or as base64 of DER");
+	error_set(
+	    e, "InvalidKey.Format",
+	    "Key is not in valid OpenSSH public key format: send an RSA (1024, 2048 or 4096 bits) or "
+	    "Ed25519 public key as an OpenSSH line, in RFC 4716 form, or as base64 of DER");
 	return -EINVAL;
 }
 
 /* RFC 4251 section 5: string, and mpint of a non-negative number. */
 static void put_u32(struct buf *b, uint32_t v)
 {
-	const unsigned char n[4] = { v >> 24, v >> 16, v >> 8, v };
+	const unsigned char n[4] = {v >> 24, v >> 16, v >> 8, v};
 
 	buf_append(b, n, sizeof(n));
 }
@@ -58,12 +59,13 @@ static void put_mpint(struct buf *b, const gnutls_datum_t *n)
 	buf_append(b, p, len);
 }
 
-static char *public_line(struct arena *a, const char *algorithm, const struct buf *blob, const char *comment)
+static char *public_line(struct arena *a, const char *algorithm, const struct buf *blob,
+			 const char *comment)
 {
 	const char *b64 = base64_encode(a, blob->data, blob->len);
 
-	return comment && *comment ? arena_printf(a, "%s %s %s", algorithm, b64, comment) :
-				     arena_printf(a, "%s %s", algorithm, b64);
+	return comment && *comment ? arena_printf(a, "%s %s %s", algorithm, b64, comment)
+				   : arena_printf(a, "%s %s", algorithm, b64);
 }
 
 /* base64 of SHA-256 with padding, as Amazon shows it for Ed25519. */
@@ -76,7 +78,8 @@ static const char *sha256_fingerprint(struct arena *a, const struct buf *blob)
 	return base64_encode(a, digest, sizeof(digest));
 }
 
-static const char *colon_fingerprint(struct arena *a, gnutls_digest_algorithm_t alg, const gnutls_datum_t *der)
+static const char *colon_fingerprint(struct arena *a, gnutls_digest_algorithm_t alg,
+				     const gnutls_datum_t *der)
 {
 	unsigned char digest[64];
 	const size_t len = gnutls_hash_get_len(alg);
@@ -93,8 +96,9 @@ static const char *colon_fingerprint(struct arena *a, gnutls_digest_algorithm_t 
 }
 
 /* openssh-key-v1, unencrypted, one key. seed and pub are 32 bytes each. */
-static const char *openssh_private(struct arena *a, const unsigned char *seed, const unsigned char *pub,
-				   const struct buf *blob, const char *comment)
+static const char *openssh_private(struct arena *a, const unsigned char *seed,
+				   const unsigned char *pub, const struct buf *blob,
+				   const char *comment)
 {
 	struct buf inner = BUF_INIT, outer = BUF_INIT, pem = BUF_INIT;
 	uint32_t check;
@@ -142,10 +146,10 @@ static const char *openssh_private(struct arena *a, const unsigned char *seed, c
 	return text;
 }
 
-static int generate_ed25519(struct arena *a, const char *comment, gnutls_privkey_t key, struct sshkey *ret,
-			    struct error *e)
+static int generate_ed25519(struct arena *a, const char *comment, gnutls_privkey_t key,
+			    struct sshkey *ret, struct error *e)
 {
-	gnutls_datum_t pub = { 0 }, seed = { 0 };
+	gnutls_datum_t pub = {0}, seed = {0};
 	gnutls_ecc_curve_t curve;
 	struct buf blob = BUF_INIT;
 	int r = gnutls_privkey_export_ecc_raw(key, &curve, &pub, NULL, &seed);
@@ -155,10 +159,10 @@ static int generate_ed25519(struct arena *a, const char *comment, gnutls_privkey
 	put_string(&blob, "ssh-ed25519", 11);
 	put_string(&blob, pub.data, pub.size);
 	*ret = (struct sshkey){
-		.type = "ed25519",
-		.public_key = public_line(a, "ssh-ed25519", &blob, comment),
-		.fingerprint = sha256_fingerprint(a, &blob),
-		.private_pem = openssh_private(a, seed.data, pub.data, &blob, comment ? comment : ""),
+	    .type = "ed25519",
+	    .public_key = public_line(a, "ssh-ed25519", &blob, comment),
+	    .fingerprint = sha256_fingerprint(a, &blob),
+	    .private_pem = openssh_private(a, seed.data, pub.data, &blob, comment ? comment : ""),
 	};
 	gnutls_memset(seed.data, 0, seed.size);
 	gnutls_free(seed.data);
@@ -167,34 +171,37 @@ static int generate_ed25519(struct arena *a, const char *comment, gnutls_privkey
 	return 0;
 }
 
-static void rsa_blob(struct buf *blob, const gnutls_datum_t *modulus, const gnutls_datum_t *exponent)
+static void rsa_blob(struct buf *blob, const gnutls_datum_t *modulus,
+		     const gnutls_datum_t *exponent)
 {
 	put_string(blob, "ssh-rsa", 7);
 	put_mpint(blob, exponent);
 	put_mpint(blob, modulus);
 }
 
-static int generate_rsa(struct arena *a, const char *comment, gnutls_privkey_t key, struct sshkey *ret,
-			struct error *e)
+static int generate_rsa(struct arena *a, const char *comment, gnutls_privkey_t key,
+			struct sshkey *ret, struct error *e)
 {
-	gnutls_datum_t n = { 0 }, exp = { 0 }, pkcs8 = { 0 }, pem = { 0 };
+	gnutls_datum_t n = {0}, exp = {0}, pkcs8 = {0}, pem = {0};
 	gnutls_x509_privkey_t x = NULL;
 	struct buf blob = BUF_INIT;
 	int r = gnutls_privkey_export_x509(key, &x);
 
 	if (r >= 0)
-		r = gnutls_privkey_export_rsa_raw(key, &n, &exp, NULL, NULL, NULL, NULL, NULL, NULL);
+		r = gnutls_privkey_export_rsa_raw(key, &n, &exp, NULL, NULL, NULL, NULL, NULL,
+						  NULL);
 	if (r >= 0)
-		r = gnutls_x509_privkey_export2_pkcs8(x, GNUTLS_X509_FMT_DER, NULL, GNUTLS_PKCS_PLAIN, &pkcs8);
+		r = gnutls_x509_privkey_export2_pkcs8(x, GNUTLS_X509_FMT_DER, NULL,
+						      GNUTLS_PKCS_PLAIN, &pkcs8);
 	if (r >= 0)
 		r = gnutls_x509_privkey_export2(x, GNUTLS_X509_FMT_PEM, &pem);
 	if (r >= 0) {
 		rsa_blob(&blob, &n, &exp);
 		*ret = (struct sshkey){
-			.type = "rsa",
-			.public_key = public_line(a, "ssh-rsa", &blob, comment),
-			.fingerprint = colon_fingerprint(a, GNUTLS_DIG_SHA1, &pkcs8),
-			.private_pem = arena_strndup(a, (const char *)pem.data, pem.size),
+		    .type = "rsa",
+		    .public_key = public_line(a, "ssh-rsa", &blob, comment),
+		    .fingerprint = colon_fingerprint(a, GNUTLS_DIG_SHA1, &pkcs8),
+		    .private_pem = arena_strndup(a, (const char *)pem.data, pem.size),
 		};
 	}
 	if (pkcs8.data)
@@ -211,7 +218,8 @@ static int generate_rsa(struct arena *a, const char *comment, gnutls_privkey_t k
 	return r < 0 ? key_error(e, r, "export an RSA key") : 0;
 }
 
-int sshkey_generate(struct arena *a, const char *type, const char *comment, struct sshkey *ret, struct error *e)
+int sshkey_generate(struct arena *a, const char *type, const char *comment, struct sshkey *ret,
+		    struct error *e)
 {
 	const bool rsa = str_eq(type, "rsa");
 	gnutls_privkey_t key;
@@ -227,7 +235,8 @@ int sshkey_generate(struct arena *a, const char *type, const char *comment, stru
 	if (r < 0)
 		r = key_error(e, r, "generate a key");
 	else
-		r = rsa ? generate_rsa(a, comment, key, ret, e) : generate_ed25519(a, comment, key, ret, e);
+		r = rsa ? generate_rsa(a, comment, key, ret, e)
+			: generate_ed25519(a, comment, key, ret, e);
 	gnutls_privkey_deinit(key);
 	return r;
 }
@@ -242,15 +251,16 @@ static int take_string(const unsigned char **p, size_t *left, gnutls_datum_t *re
 	len = (uint32_t)(*p)[0] << 24 | (uint32_t)(*p)[1] << 16 | (uint32_t)(*p)[2] << 8 | (*p)[3];
 	if (len > *left - 4)
 		return -EINVAL;
-	*ret = (gnutls_datum_t){ .data = (unsigned char *)*p + 4, .size = len };
+	*ret = (gnutls_datum_t){.data = (unsigned char *)*p + 4, .size = len};
 	*p += 4 + (size_t)len;
 	*left -= 4 + (size_t)len;
 	return 0;
 }
 
-static int import_rsa(struct arena *a, gnutls_pubkey_t key, const char *comment, struct sshkey *ret, struct error *e)
+static int import_rsa(struct arena *a, gnutls_pubkey_t key, const char *comment, struct sshkey *ret,
+		      struct error *e)
 {
-	gnutls_datum_t n = { 0 }, exp = { 0 }, spki = { 0 };
+	gnutls_datum_t n = {0}, exp = {0}, spki = {0};
 	struct buf blob = BUF_INIT;
 	unsigned int bits = 0;
 	int r = gnutls_pubkey_get_pk_algorithm(key, &bits);
@@ -263,9 +273,9 @@ static int import_rsa(struct arena *a, gnutls_pubkey_t key, const char *comment,
 	if (r >= 0) {
 		rsa_blob(&blob, &n, &exp);
 		*ret = (struct sshkey){
-			.type = "rsa",
-			.public_key = public_line(a, "ssh-rsa", &blob, comment),
-			.fingerprint = colon_fingerprint(a, GNUTLS_DIG_MD5, &spki),
+		    .type = "rsa",
+		    .public_key = public_line(a, "ssh-rsa", &blob, comment),
+		    .fingerprint = colon_fingerprint(a, GNUTLS_DIG_MD5, &spki),
 		};
 	}
 	gnutls_free(n.data);
@@ -275,8 +285,8 @@ static int import_rsa(struct arena *a, gnutls_pubkey_t key, const char *comment,
 	return r < 0 ? bad_format(e) : 0;
 }
 
-static int import_blob(struct arena *a, const void *data, size_t len, const char *comment, struct sshkey *ret,
-		       struct error *e)
+static int import_blob(struct arena *a, const void *data, size_t len, const char *comment,
+		       struct sshkey *ret, struct error *e)
 {
 	const unsigned char *p = data;
 	gnutls_datum_t type, x, y;
@@ -286,30 +296,32 @@ static int import_blob(struct arena *a, const void *data, size_t len, const char
 	if (take_string(&p, &left, &type) < 0 || take_string(&p, &left, &x) < 0)
 		return bad_format(e);
 	if (type.size == 11 && memcmp(type.data, "ssh-ed25519", 11) == 0) {
-		const struct buf blob = { .data = (char *)data, .len = len };
+		const struct buf blob = {.data = (char *)data, .len = len};
 
 		if (x.size != ED25519_LEN || left != 0)
 			return bad_format(e);
 		*ret = (struct sshkey){
-			.type = "ed25519",
-			.public_key = public_line(a, "ssh-ed25519", &blob, comment),
-			.fingerprint = sha256_fingerprint(a, &blob),
+		    .type = "ed25519",
+		    .public_key = public_line(a, "ssh-ed25519", &blob, comment),
+		    .fingerprint = sha256_fingerprint(a, &blob),
 		};
 		return 0;
 	}
-	if (type.size != 7 || memcmp(type.data, "ssh-rsa", 7) != 0 || take_string(&p, &left, &y) < 0 || left != 0)
+	if (type.size != 7 || memcmp(type.data, "ssh-rsa", 7) != 0 ||
+	    take_string(&p, &left, &y) < 0 || left != 0)
 		return bad_format(e);
 	if (gnutls_pubkey_init(&key) < 0)
 		return bad_format(e);
 	/* the blob has the exponent first */
-	int r = gnutls_pubkey_import_rsa_raw(key, &y, &x) < 0 ? bad_format(e) : import_rsa(a, key, comment, ret, e);
+	int r = gnutls_pubkey_import_rsa_raw(key, &y, &x) < 0 ? bad_format(e)
+							      : import_rsa(a, key, comment, ret, e);
 
 	gnutls_pubkey_deinit(key);
 	return r;
 }
 
-static int import_base64(struct arena *a, const char *text, size_t len, const char *comment, struct sshkey *ret,
-			 struct error *e)
+static int import_base64(struct arena *a, const char *text, size_t len, const char *comment,
+			 struct sshkey *ret, struct error *e)
 {
 	gnutls_pubkey_t key;
 	size_t n;
@@ -321,16 +333,19 @@ static int import_base64(struct arena *a, const char *text, size_t len, const ch
 		return import_blob(a, p, n, comment, ret, e);
 	if (gnutls_pubkey_init(&key) < 0)
 		return bad_format(e);
-	const gnutls_datum_t der = { .data = p, .size = n };
-	int r = gnutls_pubkey_import(key, &der, GNUTLS_X509_FMT_DER) < 0 ? bad_format(e) :
-									     import_rsa(a, key, comment, ret, e);
+	const gnutls_datum_t der = {.data = p, .size = n};
+	int r = gnutls_pubkey_import(key, &der, GNUTLS_X509_FMT_DER) < 0
+		    ? bad_format(e)
+		    : import_rsa(a, key, comment, ret, e);
 
 	gnutls_pubkey_deinit(key);
 	return r;
 }
 
-/* RFC 4716: header lines hold a colon and go on after a backslash; the rest up to the end marker is base64. */
-static int import_rfc4716(struct arena *a, char *text, const char *comment, struct sshkey *ret, struct error *e)
+/* RFC 4716: header lines hold a colon and go on after a backslash; the rest up to the end marker is
+ * base64. */
+static int import_rfc4716(struct arena *a, char *text, const char *comment, struct sshkey *ret,
+			  struct error *e)
 {
 	struct buf b64 = BUF_INIT;
 	bool ended = false, header = false;
@@ -347,14 +362,15 @@ static int import_rfc4716(struct arena *a, char *text, const char *comment, stru
 		else
 			header = goes_on;
 	}
-	int r = ended && b64.len > 0 ? import_base64(a, b64.data, b64.len, comment, ret, e) : bad_format(e);
+	int r = ended && b64.len > 0 ? import_base64(a, b64.data, b64.len, comment, ret, e)
+				     : bad_format(e);
 
 	buf_done(&b64);
 	return r;
 }
 
-int sshkey_import(struct arena *a, const void *material, size_t len, const char *comment, struct sshkey *ret,
-		  struct error *e)
+int sshkey_import(struct arena *a, const void *material, size_t len, const char *comment,
+		  struct sshkey *ret, struct error *e)
 {
 	if (len == 0 || len > MATERIAL_MAX || memchr(material, 0, len))
 		return bad_format(e);
