@@ -199,15 +199,28 @@ const char *http_query(const struct http_request *r)
 
 const char *http_header(const struct http_request *r, const char *name)
 {
-	const char *found = NULL;
+	const char *only = NULL;
+	size_t count = 0, len = 0;
+	char *joined, *p;
 
 	for (size_t i = 0; i < r->header_count; i++) {
-		if (strcasecmp(r->headers[i].name, name) != 0)
-			continue;
-		found = found ? arena_printf(r->arena, "%s,%s", found, r->headers[i].value)
-			      : r->headers[i].value;
+		if (strcasecmp(r->headers[i].name, name) == 0) {
+			only = r->headers[i].value;
+			len += strlen(only) + 1;
+			count++;
+		}
 	}
-	return found;
+	if (count < 2)
+		return only;
+	p = joined = arena_alloc(r->arena, len);
+	for (size_t i = 0; i < r->header_count; i++) {
+		if (strcasecmp(r->headers[i].name, name) == 0) {
+			p = stpcpy(p, r->headers[i].value);
+			*p++ = ',';
+		}
+	}
+	p[-1] = '\0';
+	return joined;
 }
 
 void http_each_header(const struct http_request *r,
