@@ -148,6 +148,10 @@ class Service:
                 raise ModelError("overlay members: no shape %s in the model" % name)
             for member, ref in members.items():
                 shapes[name]["members"].setdefault(member, ref)
+        for name, shape in self.overlay.get("inputs", {}).items():
+            if name not in self.model["operations"]:
+                raise ModelError("overlay inputs: no action %s in the model" % name)
+            self.model["operations"][name].setdefault("input", {"shape": shape})
 
     def _shape(self, name):
         if name in self.shapes:
@@ -243,6 +247,13 @@ class Service:
                 if shape.on_input:
                     member.served = self._serves(shape, member)
                 member.field = not member.streaming and (member.served or shape.on_output)
+                if member.required and not member.served:
+                    raise ModelError("overlay of %s: %s.%s is required and must be served"
+                                     % (self.name, shape.name, member.name))
+                if member.field and member.shape.kind == "map" and member.location == "body":
+                    if self.protocol != "mallee-rpc":
+                        raise ModelError("%s.%s: a map in a body: the codecs have none"
+                                         % (shape.name, member.name))
 
     def reached(self):
         """The shapes to emit, by name."""
