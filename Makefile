@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+# The ways into Mallee. Each target first installs the Debian packages that it lacks (docs/dependencies.md), and asks on a
+# terminal unless YES=1. Everything else is Meson's: see meson.build.
+#
+#   CC=clang                      build with clang, in build-clang/
+#   SANITIZE=address,undefined    build with sanitizers, in build-…-address-undefined/
+#   BUILD=dir                     another build folder
+#   MALLEE_STATE=dir MALLEE_PORT_BASE=n   another cloud beside the first
+
+comma := ,
+ifeq ($(origin CC),default)
+CC := gcc
+endif
+compiler_suffix := $(if $(filter-out gcc cc,$(notdir $(CC))),-$(notdir $(CC)))
+sanitize_suffix := $(if $(SANITIZE),-$(subst $(comma),-,$(SANITIZE)))
+BUILD ?= build$(compiler_suffix)$(sanitize_suffix)
+groups := build $(if $(compiler_suffix)$(SANITIZE),clang)
+meson_options := $(if $(SANITIZE),-Db_sanitize=$(SANITIZE) -Db_lundef=false)
+state := $(or $(MALLEE_STATE),/var/lib/mallee)
+
+.PHONY: help build up down status clean-state check check-slow bench uninstall install packages-run packages-test
+
+help:
+	@echo "make up           build, start the cloud on this machine, run a first instance"
+	@echo "make down         shut guests and cloud down; nothing is lost"
+	@echo "make check        build and test (about 20 minutes)"
+	@echo "make check-slow   the tests that take longer"
+	@echo "make clean-state  forget instances, images, objects, accounts"
+	@echo "make uninstall    give the host back as it was"
+	@echo "make bench        measure"
+	@echo "make build        only build, into $(BUILD)/"
+
+build: $(BUILD)/build.ninja
+	@ninja -C $(BUILD) --quiet
+
+$(BUILD)/build.ninja:
+	@tools/packages $(groups)
+	@CC="$(CC)" meson setup $(meson_options) $(BUILD) > $(BUILD).log 2>&1 || { cat $(BUILD).log; rm -f $(BUILD).log; exit 1; }
+	@rm -f $(BUILD).log
+
+packages-run:
+	@tools/packages $(groups) run
+
+packages-test:
+	@tools/packages $(groups) run test clang
+
+up: packages-run build
+	@$(BUILD)/mallee up
+
+down:
+	@if [ -x $(BUILD)/mallee ]; then $(BUILD)/mallee down; else echo "Nothing is built in $(BUILD)/, so nothing of it runs."; fi
+
+status: build
+	@$(BUILD)/mallee status
+
+clean-state: packages-run build
+	@$(BUILD)/mallee clean-state
+
+uninstall: packages-run build
+	@$(BUILD)/mallee uninstall
+
+check: packages-test build
+	@MALLEE_BUILD=$(BUILD) tools/check
+
+check-slow: packages-test build
+	@tools/packages slow
+	@MALLEE_BUILD=$(BUILD) tools/check --slow
+
+bench:
+	@echo "No benchmark ships yet: they measure the block engine, which the next release brings." >&2
+	@exit 1
+
+install: build
+	@meson install -C $(BUILD)
