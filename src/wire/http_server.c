@@ -341,6 +341,7 @@ int http_server_start(const struct http_server_config *c, struct http_server **r
 	s->tls = c->tls;
 	s->handler = *c->handler;
 	s->ctx = c->ctx;
+	s->free_ctx = c->free_ctx;
 	s->max_body_bytes = c->max_body_bytes ? c->max_body_bytes : 1024 * 1024;
 	s->max_stream_bytes =
 	    c->max_stream_bytes ? c->max_stream_bytes : (UINT64_C(5) << 30) + 1024 * 1024;
@@ -392,6 +393,8 @@ void http_server_stop(struct http_server *s, int grace_ms)
 	pthread_mutex_unlock(&s->lock);
 	MHD_stop_daemon(s->daemon);
 	http_watch_stop(s);
+	if (s->free_ctx)
+		s->free_ctx(s->ctx);
 	server_free(s);
 }
 

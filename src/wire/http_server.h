@@ -47,6 +47,7 @@ struct http_server_config {
 	uint64_t max_stream_bytes;        /* for streamed ones; 0: 5 GiB + 1 MiB */
 	const struct http_handler *handler;
 	void *ctx;
+	void (*free_ctx)(void *ctx);      /* called when the server has stopped (not when its start fails); NULL: nothing */
 };
 
 /* A taken port is -EADDRINUSE, with its holder named in *e. */

@@ -45,6 +45,7 @@ struct http_server {
 	const struct tls_context *tls;
 	struct http_handler handler;
 	void *ctx;
+	void (*free_ctx)(void *ctx);
 	size_t max_body_bytes;
 	uint64_t max_stream_bytes;
 

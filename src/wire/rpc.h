@@ -26,15 +26,22 @@ struct rpc_binding {
 	void *ctx;
 };
 
+/* Each connection has a thread of its own, so a handler may wait (long polls) without holding others up. port 0: any. */
 struct rpc_server;
 int rpc_server_start(const struct rpc_binding *bindings, size_t count, const char *address, uint16_t port,
 		     const struct tls_context *tls, struct rpc_server **ret, struct error *e);
+/* Waits for calls under way: wake your long polls first. */
 void rpc_server_stop(struct rpc_server *s);
+uint16_t rpc_server_port(const struct rpc_server *s);
 
 /* A connection to one service: base URL and expected role. Not thread-safe: one per thread. */
 struct rpc_client;
 int rpc_client_new(const struct tls_context *tls, enum tls_role peer_role, const char *base_url, struct rpc_client **ret);
 void rpc_client_free(struct rpc_client *c);
+/* The peer's certificate must also carry this id (a node's name). */
+void rpc_client_expect_id(struct rpc_client *c, const char *peer_id);
+/* From any thread: the call under way ends within about a second, and later ones at once, with code "Cancelled". */
+void rpc_client_cancel(struct rpc_client *c);
 /* *ret_out lives in a. The peer's own error comes back in *e with its code; an unreachable peer is code "ServiceUnavailable". */
 int rpc_call(struct rpc_client *c, const struct wire_service *s, const char *action, const void *in, struct arena *a,
 	     void **ret_out, int timeout_ms, struct error *e);
