@@ -171,7 +171,7 @@ struct page {
  * InvalidNextToken. */
 int ec2_page(struct ec2_call *call, const struct wire_int *max_results, const char *next_token,
 	     bool with_ids, int64_t min, int64_t max, struct page *ret);
-/* Whether the next item, which matched the filters, goes into this page. */
+/* Whether the next item, which matched the filters, goes into this page; seq counts from 1. */
 bool page_take(struct page *p, int64_t seq);
 /* NULL when this was the last page. */
 const char *page_token(struct arena *a, const struct page *p);

@@ -1,0 +1,194 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "base/text.h"
+#include "gen/ec2_handlers.h"
+#include "svc/clc/instances.h"
+#include "svc/clc/inventory.h"
+
+/* Start, stop, reboot, terminate: all the instances that are named, or, if one of them cannot,
+ * none. */
+
+struct change {
+	struct records_instance *rec;
+	enum instance_state from, to;
+};
+
+struct changes {
+	size_t count;
+	struct change *items;
+};
+
+static int load(struct ec2_call *call, const struct wire_string_list *ids, struct changes *ret)
+{
+	struct record_list l;
+	int r;
+
+	if (!ids->count)
+		return ec2_error(call, "MissingParameter",
+				 "The request must contain the parameter InstanceId");
+	r = ec2_get_many(call, KIND_INSTANCE, ids, &l);
+	if (r < 0)
+		return r;
+	ret->count = l.count;
+	ret->items = arena_new_array(call->arena, struct change, l.count);
+	for (size_t i = 0; i < l.count; i++) {
+		ret->items[i].rec = l.items[i].value;
+		ret->items[i].from = ret->items[i].to = instance_state_of(l.items[i].value);
+	}
+	return 0;
+}
+
+/* Ask the table for each; `verb` is for the error's text. */
+static int decide(struct ec2_call *call, struct changes *c, enum instance_event event,
+		  const char *verb)
+{
+	for (size_t i = 0; i < c->count; i++) {
+		struct change *x = &c->items[i];
+
+		if (instance_next(x->from, event, &x->to) == INSTANCE_REFUSES)
+			return ec2_error(call, "IncorrectInstanceState",
+					 "The instance '%s' is not in a state from which it can be "
+					 "%s: it is %s.",
+					 x->rec->instance_id, verb, instance_state_name(x->from));
+	}
+	return 0;
+}
+
+static int commit(struct ec2_call *call, const struct changes *c)
+{
+	int r = ec2_commit(call);
+
+	if (r < 0)
+		return r;
+	for (size_t i = 0; i < c->count; i++)
+		if (c->items[i].from != c->items[i].to)
+			inventory_moved(call->clc->inventory, c->items[i].from, c->items[i].to);
+	return 0;
+}
+
+static struct ec2_instance_state_change_list to_reply(struct arena *a, const struct changes *c)
+{
+	struct ec2_instance_state_change_list out = {.set = true, .count = c->count};
+
+	out.items = arena_new_array(a, struct ec2_instance_state_change, c->count);
+	for (size_t i = 0; i < c->count; i++) {
+		out.items[i].instance_id = c->items[i].rec->instance_id;
+		out.items[i].previous_state = instance_state_to_reply(a, c->items[i].from);
+		out.items[i].current_state = instance_state_to_reply(a, c->items[i].to);
+	}
+	return out;
+}
+
+static int check_termination_allowed(struct ec2_call *call, const struct changes *c)
+{
+	for (size_t i = 0; i < c->count; i++) {
+		const struct records_instance *rec = c->items[i].rec;
+
+		if (rec->disable_api_termination.set && rec->disable_api_termination.value &&
+		    c->items[i].from != c->items[i].to)
+			return ec2_error(
+			    call, "OperationNotPermitted",
+			    "The instance '%s' may not be terminated. Modify its "
+			    "'disableApiTermination' instance attribute and try again.",
+			    rec->instance_id);
+	}
+	return 0;
+}
+
+static int terminate(struct ec2_call *call, struct changes *c)
+{
+	int r = decide(call, c, INSTANCE_ASK_TERMINATE, "terminated");
+
+	if (r >= 0)
+		r = check_termination_allowed(call, c);
+	for (size_t i = 0; r >= 0 && i < c->count; i++) {
+		struct change *x = &c->items[i];
+
+		if (x->from == x->to)
+			continue;
+		instance_enter(x->rec, x->to, call->now_ms);
+		instance_blame_user(call->arena, x->rec, call->now_ms);
+		x->rec->wanted = instance_state_name(INSTANCE_TERMINATED);
+		r = instance_put(call, x->rec, true);
+	}
+	return r < 0 ? r : commit(call, c);
+}
+
+int ec2_terminate_instances(struct ec2_call *call, const struct ec2_terminate_instances_request *in,
+			    struct ec2_terminate_instances_result *out)
+{
+	struct changes c;
+	int r = ec2_begin(call);
+
+	if (r >= 0)
+		r = load(call, &in->instance_ids, &c);
+	if (r >= 0)
+		r = terminate(call, &c);
+	if (r >= 0)
+		out->terminating_instances = to_reply(call->arena, &c);
+	return r;
+}
+
+static int start(struct ec2_call *call, struct changes *c)
+{
+	int r = decide(call, c, INSTANCE_ASK_START, "started");
+
+	for (size_t i = 0; r >= 0 && i < c->count; i++) {
+		struct change *x = &c->items[i];
+
+		if (x->from == x->to)
+			continue;
+		instance_enter(x->rec, x->to, call->now_ms);
+		x->rec->wanted = instance_state_name(INSTANCE_RUNNING);
+		r = instance_put(call, x->rec, true);
+	}
+	return r < 0 ? r : commit(call, c);
+}
+
+int ec2_start_instances(struct ec2_call *call, const struct ec2_start_instances_request *in,
+			struct ec2_start_instances_result *out)
+{
+	struct changes c;
+	int r = ec2_begin(call);
+
+	if (r >= 0)
+		r = load(call, &in->instance_ids, &c);
+	if (r >= 0)
+		r = start(call, &c);
+	if (r >= 0)
+		out->starting_instances = to_reply(call->arena, &c);
+	return r;
+}
+
+/* All root disks are of the instance-store kind, which a stop would lose: so no instance can be
+ * stopped. */
+int ec2_stop_instances(struct ec2_call *call, const struct ec2_stop_instances_request *in,
+		       struct ec2_stop_instances_result *out)
+{
+	struct changes c;
+	int r = load(call, &in->instance_ids, &c);
+
+	if (r < 0)
+		return r;
+	return ec2_error(call, "UnsupportedOperation",
+			 "The instance '%s' does not have an 'ebs' root device type and cannot be "
+			 "stopped.",
+			 c.items[0].rec->instance_id);
+}
+
+int ec2_reboot_instances(struct ec2_call *call, const struct ec2_reboot_instances_request *in)
+{
+	struct changes c;
+	int r = ec2_begin(call);
+
+	if (r >= 0)
+		r = load(call, &in->instance_ids, &c);
+	if (r >= 0)
+		r = decide(call, &c, INSTANCE_ASK_REBOOT, "rebooted");
+	for (size_t i = 0; r >= 0 && i < c.count; i++) {
+		struct records_instance *rec = c.items[i].rec;
+
+		rec->reboot_generation = WIRE_INT_OF(rec->reboot_generation.value + 1);
+		r = instance_put(call, rec, true);
+	}
+	return r < 0 ? r : commit(call, &c);
+}

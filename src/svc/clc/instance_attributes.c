@@ -1,0 +1,228 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "base/text.h"
+#include "gen/ec2_handlers.h"
+#include "svc/clc/instances.h"
+
+static struct ec2_attribute_value *text_value(struct arena *a, const char *value)
+{
+	struct ec2_attribute_value *v = arena_new_struct(a, struct ec2_attribute_value);
+
+	v->value = value;
+	return v;
+}
+
+static struct ec2_attribute_boolean_value *bool_value(struct arena *a, bool value)
+{
+	struct ec2_attribute_boolean_value *v =
+	    arena_new_struct(a, struct ec2_attribute_boolean_value);
+
+	v->value = WIRE_BOOL_OF(value);
+	return v;
+}
+
+/* One function an attribute: each puts its element into the reply. Attributes that an instance does
+ * not have (kernel, RAM disk, user data that was not given) are an element without a value, as EC2
+ * answers. */
+typedef void (*attribute_fn)(struct arena *a, const struct records_instance *i,
+			     struct ec2_instance_attribute *out);
+
+static void get_type(struct arena *a, const struct records_instance *i,
+		     struct ec2_instance_attribute *out)
+{
+	out->instance_type = text_value(a, i->instance_type);
+}
+
+static void get_kernel(struct arena *a, const struct records_instance *i,
+		       struct ec2_instance_attribute *out)
+{
+	out->kernel_id = text_value(a, NULL);
+}
+
+static void get_ramdisk(struct arena *a, const struct records_instance *i,
+			struct ec2_instance_attribute *out)
+{
+	out->ramdisk_id = text_value(a, NULL);
+}
+
+static void get_user_data(struct arena *a, const struct records_instance *i,
+			  struct ec2_instance_attribute *out)
+{
+	out->user_data = text_value(
+	    a, i->user_data.data ? base64_encode(a, i->user_data.data, i->user_data.len) : NULL);
+}
+
+static void get_termination(struct arena *a, const struct records_instance *i,
+			    struct ec2_instance_attribute *out)
+{
+	out->disable_api_termination =
+	    bool_value(a, i->disable_api_termination.set && i->disable_api_termination.value);
+}
+
+static void get_stop(struct arena *a, const struct records_instance *i,
+		     struct ec2_instance_attribute *out)
+{
+	out->disable_api_stop = bool_value(a, false);
+}
+
+static void get_shutdown(struct arena *a, const struct records_instance *i,
+			 struct ec2_instance_attribute *out)
+{
+	out->instance_initiated_shutdown_behavior =
+	    text_value(a, i->instance_initiated_shutdown_behavior);
+}
+
+static void get_root_device(struct arena *a, const struct records_instance *i,
+			    struct ec2_instance_attribute *out)
+{
+	out->root_device_name = text_value(a, i->root_device_name);
+}
+
+static void get_mappings(struct arena *a, const struct records_instance *i,
+			 struct ec2_instance_attribute *out)
+{
+	out->block_device_mappings.set = true;
+}
+
+static void get_codes(struct arena *a, const struct records_instance *i,
+		      struct ec2_instance_attribute *out)
+{
+	out->product_codes.set = true;
+}
+
+static void get_groups(struct arena *a, const struct records_instance *i,
+		       struct ec2_instance_attribute *out)
+{
+	out->groups.set = true;
+}
+
+static void get_source_dest(struct arena *a, const struct records_instance *i,
+			    struct ec2_instance_attribute *out)
+{
+	out->source_dest_check = bool_value(a, true);
+}
+
+static void get_ebs(struct arena *a, const struct records_instance *i,
+		    struct ec2_instance_attribute *out)
+{
+	out->ebs_optimized = bool_value(a, false);
+}
+
+static void get_ena(struct arena *a, const struct records_instance *i,
+		    struct ec2_instance_attribute *out)
+{
+	out->ena_support = bool_value(a, false);
+}
+
+static void get_sriov(struct arena *a, const struct records_instance *i,
+		      struct ec2_instance_attribute *out)
+{
+	out->sriov_net_support = text_value(a, NULL);
+}
+
+static void get_enclave(struct arena *a, const struct records_instance *i,
+			struct ec2_instance_attribute *out)
+{
+	out->enclave_options = arena_new_struct(a, struct ec2_enclave_options);
+	out->enclave_options->enabled = WIRE_BOOL_OF(false);
+}
+
+static const struct {
+	const char *name;
+	attribute_fn get;
+} attributes[] = {
+    {"blockDeviceMapping", get_mappings},
+    {"disableApiStop", get_stop},
+    {"disableApiTermination", get_termination},
+    {"ebsOptimized", get_ebs},
+    {"enaSupport", get_ena},
+    {"enclaveOptions", get_enclave},
+    {"groupSet", get_groups},
+    {"instanceInitiatedShutdownBehavior", get_shutdown},
+    {"instanceType", get_type},
+    {"kernel", get_kernel},
+    {"productCodes", get_codes},
+    {"ramdisk", get_ramdisk},
+    {"rootDeviceName", get_root_device},
+    {"sourceDestCheck", get_source_dest},
+    {"sriovNetSupport", get_sriov},
+    {"userData", get_user_data},
+};
+
+int ec2_describe_instance_attribute(struct ec2_call *call,
+				    const struct ec2_describe_instance_attribute_request *in,
+				    struct ec2_instance_attribute *out)
+{
+	struct records_instance *i;
+	attribute_fn get = NULL;
+
+	for (size_t n = 0; n < ARRAY_SIZE(attributes) && !get; n++)
+		if (str_eq(attributes[n].name, in->attribute))
+			get = attributes[n].get;
+	if (!get)
+		return ec2_error(call, "InvalidParameterValue",
+				 "Value (%.64s) for parameter attribute is invalid. Unknown "
+				 "attribute.",
+				 in->attribute ? in->attribute : "");
+	int r = ec2_get(call, KIND_INSTANCE, in->instance_id, &i);
+	if (r < 0)
+		return r;
+	out->instance_id = i->instance_id;
+	get(call->arena, i, out);
+	return 0;
+}
+
+static int change_options(struct ec2_call *call,
+			  const struct ec2_modify_instance_metadata_options_request *in,
+			  struct records_instance *i)
+{
+	const struct metadata_options_change change = {
+	    .http_tokens = in->http_tokens,
+	    .http_endpoint = in->http_endpoint,
+	    .http_protocol_ipv6 = in->http_protocol_ipv6,
+	    .instance_metadata_tags = in->instance_metadata_tags,
+	    .hop_limit = in->http_put_response_hop_limit,
+	};
+	enum instance_state s = instance_state_of(i);
+	struct shared_tag_list tags;
+	int r;
+
+	if (!in->http_tokens && !in->http_endpoint && !in->http_protocol_ipv6 &&
+	    !in->instance_metadata_tags && !in->http_put_response_hop_limit.set)
+		return ec2_error(call, "InvalidParameterCombination",
+				 "At least one metadata option must be given");
+	if (s == INSTANCE_SHUTTING_DOWN || s == INSTANCE_TERMINATED)
+		return ec2_error(call, "IncorrectInstanceState",
+				 "The instance '%s' is %s: its metadata options can no longer be "
+				 "modified",
+				 i->instance_id, instance_state_name(s));
+	if (!i->metadata_options)
+		i->metadata_options = metadata_options_default(call->arena);
+	r = metadata_options_change(call, &change, i->metadata_options);
+	if (r < 0 || !metadata_shows_tags(i->metadata_options))
+		return r;
+	r = tags_get(call->clc, call->arena, i->instance_id, &tags, &call->error);
+	return r < 0 ? r : metadata_tags_check(call, &tags);
+}
+
+int ec2_modify_instance_metadata_options(
+    struct ec2_call *call, const struct ec2_modify_instance_metadata_options_request *in,
+    struct ec2_modify_instance_metadata_options_result *out)
+{
+	struct records_instance *i;
+	int r = ec2_begin(call);
+
+	if (r >= 0)
+		r = ec2_get(call, KIND_INSTANCE, in->instance_id, &i);
+	if (r >= 0)
+		r = change_options(call, in, i);
+	if (r >= 0)
+		r = instance_put(call, i, true);
+	if (r >= 0)
+		r = ec2_commit(call);
+	if (r < 0)
+		return r;
+	out->instance_id = i->instance_id;
+	out->instance_metadata_options = metadata_options_to_reply(call->arena, i);
+	out->instance_metadata_options->state = "pending"; /* the node has yet to hear of it */
+	return 0;
+}
