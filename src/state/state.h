@@ -35,13 +35,14 @@ struct state_object {
 	int64_t created_seq; /* order of creation */
 };
 
-/* Insert or replace by (kind, id). -EEXIST when the name is taken by another id. */
+/* Insert or replace by (kind, id); revision and created_seq of *o are not looked at. -EEXIST (error untouched) when the name is
+ * taken by another id. */
 int state_put(struct state *s, const struct state_object *o, struct error *e);
 /* -ENOENT when missing (error untouched). Strings live in a. */
 int state_get(struct state *s, struct arena *a, const char *kind, const char *id, struct state_object *ret, struct error *e);
 int state_get_by_name(struct state *s, struct arena *a, const char *kind, const char *account, const char *name,
 		      struct state_object *ret, struct error *e);
-int state_delete(struct state *s, const char *kind, const char *id, struct error *e); /* -ENOENT */
+int state_delete(struct state *s, const char *kind, const char *id, struct error *e); /* -ENOENT (error untouched) */
 /* account NULL: all. since_revision: only those changed after it (0: all). */
 int state_list(struct state *s, struct arena *a, const char *kind, const char *account, int64_t since_revision,
 	       struct state_object **ret, size_t *ret_count, struct error *e);
