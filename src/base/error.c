@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
-static void set(struct error *e, const char *code, const char *fmt, va_list ap)
+static _printf_(3, 0) void set(struct error *e, const char *code, const char *fmt, va_list ap)
 {
 	snprintf(e->code, sizeof(e->code), "%s", code);
 	vsnprintf(e->message, sizeof(e->message), fmt, ap);

@@ -228,8 +228,7 @@ static void test_utf8(void **state)
 					  "\xf4\x90\x80\x80",
 					  "\xff",
 					  "\xf8\x88\x80\x80\x80",
-					  "a\xc3"
-					  "b",
+					  "\xc3(b",
 					  "\xe2\x82z"};
 
 	for (size_t i = 0; i < ARRAY_SIZE(good); i++)
