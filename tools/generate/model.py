@@ -176,6 +176,8 @@ class Service:
         return shape
 
     def _member(self, owner, name, ref):
+        if "shape" not in ref:
+            raise ModelError("%s: %s.%s names no shape" % (self.name, owner.name, name))
         target = self._shape(ref["shape"])
         traits = dict(target.model)
         traits.update(ref)
