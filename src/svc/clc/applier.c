@@ -24,7 +24,8 @@ enum {
 	EPOCH_LEN = 128,
 	/* A message of the controllers is 64 MiB at most. */
 	MESSAGE_BYTES = 32 << 20,
-	SPEC_BYTES = 4096, /* without user data */
+	SPEC_BYTES = 1536, /* without what may be long */
+	TAG_BYTES = 24,
 };
 
 /* What the applier must know of an instance without reading its record. */
@@ -166,10 +167,16 @@ static bool must_send(const struct applier *a, const struct entry *x)
 	return instance_state_live(x->state) && (a->full || x->sent < x->generation);
 }
 
-/* What an encoded specification is not longer than. */
-static size_t weight(const struct records_instance *i)
+/* What an encoded specification is not longer than, but for what escaping adds. */
+static size_t weight(const struct shared_instance_spec *s)
 {
-	return SPEC_BYTES + i->user_data.len / 3 * 4;
+	size_t bytes = SPEC_BYTES + s->user_data.len / 3 * 4;
+
+	bytes +=
+	    (s->public_key ? strlen(s->public_key) : 0) + (s->image_url ? strlen(s->image_url) : 0);
+	for (size_t i = 0; i < s->tags.count; i++)
+		bytes += TAG_BYTES + strlen(s->tags.items[i].key) + strlen(s->tags.items[i].value);
+	return bytes;
 }
 
 /* One message's worth of those that must be sent, going on from *pos. *ret_all: none is left after
@@ -196,7 +203,7 @@ static int gather(struct applier *a, struct arena *arena, size_t max, size_t *po
 			r = instance_spec(a->clc, arena, rec.value, &ret->items[ret->count], e);
 		if (r < 0)
 			return r;
-		bytes += weight(rec.value);
+		bytes += weight(&ret->items[ret->count]);
 		sent[ret->count++] = x;
 	}
 	*ret_all = !x || ret->count == strmap_count(a->entries);

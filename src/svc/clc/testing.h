@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef MALLEE_SVC_CLC_TESTING_H
+#define MALLEE_SVC_CLC_TESTING_H
+
+#include <stddef.h>
+
+#include "base/buf.h"
+#include "base/id.h"
+#include "svc/clc/accounts.h"
+#include "svc/clc/clc_priv.h"
+
+/* For the unit tests only: a controller without listeners and threads, on a state of its own, and a
+ * cluster controller in the same process that does what a test tells it. */
+
+enum { FAKE_MAX = 64 };
+
+struct fake_cluster {
+	const char *epoch;
+	size_t capacity;  /* instances that it places at most */
+	const char *fail; /* error code that every message gets; NULL: none */
+	/* what it was told */
+	size_t applied, full_applied, forgotten_count;
+	size_t spec_count; /* of the last ApplyInstances, deep copies in arena */
+	struct shared_instance_spec *specs;
+	char forgotten[FAKE_MAX][ID_LEN];
+	/* what it reports */
+	struct shared_instance_observed observed[FAKE_MAX];
+	size_t observed_count;
+	int64_t revision;
+	struct arena *arena;
+};
+
+struct fixture {
+	char *folder;
+	struct settings *settings;
+	struct clc clc;
+	struct fake_cluster cluster;
+	struct arena *arena;
+	struct account account; /* default */
+};
+
+struct fixture *fixture_new(void);
+void fixture_free(struct fixture *f);
+
+/* Run an API request given as a raw query string, without Version, as the account. The reply's XML
+ * is in *reply. Returns the error's code, or "" (static until the next call). */
+const char *fixture_call(struct fixture *f, const struct account *as, const char *query,
+			 struct buf *reply);
+/* An available image of the account, of so many bytes. */
+const char *fixture_image(struct fixture *f, const struct account *owner, int64_t size_bytes);
+/* RunInstances of count t2.nano; extra is more of the query string ("" for none). ids[] are in
+ * f->arena. */
+void fixture_run(struct fixture *f, size_t count, const char *extra, const char **ids);
+/* The record of an instance, in f->arena; NULL when there is none. */
+struct records_instance *fixture_instance(struct fixture *f, const char *id);
+/* The cluster reports this state of an instance from now on. */
+void fixture_report(struct fixture *f, const char *id, const char *state);
+/* All the text between <name> and </name> of its n-th occurrence; NULL when there is none. */
+const char *fixture_element(struct fixture *f, const char *xml, const char *name, size_t n);
+
+#endif
