@@ -82,7 +82,7 @@ static const struct {
 
 /* The same address at every start: guests keep it in their ARP tables. Ours start 06, guests' 02.
  */
-static void bridge_mac(const char *cloud_id, uint8_t out[static 6])
+void bridge_mac(const char *cloud_id, uint8_t out[static 6])
 {
 	uint64_t h = 0xcbf29ce484222325;
 

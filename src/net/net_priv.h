@@ -207,6 +207,7 @@ struct net {
 
 bool cloud_id_valid(const char *id);
 void bridge_name(const char *cloud_id, char out[static IFNAMSIZ]);
+void bridge_mac(const char *cloud_id, uint8_t out[static 6]);
 /* Make or mend the bridge; *changed counts. */
 int bridge_ensure(struct net *n, unsigned *changed, struct error *e);
 /* Make or mend one port's tap; *changed counts. */

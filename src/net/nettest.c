@@ -41,6 +41,11 @@ static int inside(int (*tests)(void))
 	return tests();
 }
 
+int nettest_fresh(void **state)
+{
+	return unshare(CLONE_NEWNET) < 0 || system("ip link set lo up") ? -1 : 0;
+}
+
 int nettest_run(int (*tests)(void))
 {
 	int status;
@@ -106,8 +111,8 @@ char *nettest_output(const char *command)
 char *nettest_snapshot(void)
 {
 	return nettest_output(
-	    "ip -o link | sed 's/^[0-9]*: //'; ip -o addr | sed 's/^[0-9]*: //'; ip route show table all; ip rule; "
-	    "ip neigh; nft -s list ruleset; "
+	    "ip -o link | sed 's/^[0-9]*: //'; ip -o addr | sed 's/^[0-9]*: //; s/ tentative//'; ip route show table all | sort; ip rule; "
+	    "ip neigh | sort; nft -s list ruleset; "
 	    "for f in $(find /proc/sys/net/ipv4/conf /proc/sys/net/ipv6/conf /proc/sys/net/bridge "
 	    "/proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv4/neigh -type f | grep -v stable_secret | sort); do "
 	    "echo $f $(cat $f); done");

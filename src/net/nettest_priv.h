@@ -19,6 +19,10 @@
  * rights to, says so and returns 77. */
 int nettest_run(int (*tests)(void));
 
+/* Another empty network namespace: for cmocka_unit_test_setup, so that a test that fails does not
+ * spoil the next. */
+int nettest_fresh(void **state);
+
 #define NETTEST_SUBNET "10.31.16.0/20"
 #define NETTEST_GATEWAY "10.31.16.1"
 #define NETTEST_METADATA_PORT 9779

@@ -133,12 +133,19 @@ static bool read_sysctl(struct record *r, const json_t *o)
 	return true;
 }
 
+/* It is run as root: one of our own rules, for one of the programs that we use, and nothing else.
+ */
 static bool read_rule(struct record *r, const json_t *o)
 {
 	struct record_rule rule = {0};
+	char comment[32];
 
 	if (!TAKE(o, "command", rule.command) || !TAKE(o, "chain", rule.chain) ||
 	    !TAKE(o, "spec", rule.spec))
+		return false;
+	snprintf(comment, sizeof(comment), "--comment mallee-%s -j ACCEPT", r->cloud_id);
+	if ((!str_eq(rule.command, "iptables-nft") && !str_eq(rule.command, "iptables-legacy")) ||
+	    rule.chain[0] == '-' || !str_suffix(rule.spec, comment))
 		return false;
 	record_add_rule(r, &rule);
 	return true;

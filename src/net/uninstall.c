@@ -21,13 +21,18 @@ struct own_links {
 	size_t count;
 };
 
-static bool in_record(const struct record *r, const char *name)
+static bool made_but_unmarked(const struct record *r, const struct nl_link *l)
 {
+	uint8_t mac[6];
+
+	bridge_mac(r->cloud_id, mac);
+	if (str_eq(l->name, r->bridge))
+		return str_eq(l->kind, "bridge") && !memcmp(l->mac, mac, 6);
 	for (size_t i = 0; i < r->port_count; i++) {
-		if (str_eq(r->ports[i].tap, name))
-			return true;
+		if (str_eq(r->ports[i].tap, l->name))
+			return str_eq(l->kind, "tun");
 	}
-	return str_eq(r->bridge, name);
+	return false;
 }
 
 static bool is_ours(const struct record *r, const struct nl_link *l)
@@ -38,7 +43,7 @@ static bool is_ours(const struct record *r, const struct nl_link *l)
 	if (!str_prefix(l->name, "mlt") && !str_prefix(l->name, "mlb"))
 		return false;
 	if (!l->alias[0])
-		return in_record(r, l->name);
+		return made_but_unmarked(r, l);
 	return str_prefix(l->alias, alias) && (!l->alias[n] || l->alias[n] == ' ');
 }
 
