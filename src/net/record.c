@@ -138,7 +138,7 @@ static bool read_sysctl(struct record *r, const json_t *o)
 static bool read_rule(struct record *r, const json_t *o)
 {
 	struct record_rule rule = {0};
-	char comment[32];
+	char comment[64];
 
 	if (!TAKE(o, "command", rule.command) || !TAKE(o, "chain", rule.chain) ||
 	    !TAKE(o, "spec", rule.spec))
