@@ -81,6 +81,16 @@ static int unknown_key(struct api_request *q)
 			 "The security token included in the request is invalid.");
 }
 
+/* EC2 does not tell a wrong secret from an unknown key; the other services do. */
+static int bad_signature(struct api_request *q, int result)
+{
+	if (q->service->protocol != WIRE_EC2 ||
+	    !str_eq(q->call.error.code, "SignatureDoesNotMatch"))
+		return result;
+	error_clear(&q->call.error);
+	return unknown_key(q);
+}
+
 /* The scope must name a service of ours and this region (or, for services without regions, Amazon's
  * home of them). */
 static int check_scope(struct api_request *q, const struct sigv4_auth *auth)
@@ -131,7 +141,7 @@ static int authenticate(struct api_request *q)
 	r = sigv4_verify(call->arena, q->http, &auth, key, hash, &call->error);
 	explicit_bzero(key, sizeof(key));
 	if (r < 0)
-		return r;
+		return bad_signature(q, r);
 	call->account_id = acc.record->account_id;
 	call->account_name = acc.record->name;
 	call->arn = acc.arn;

@@ -51,6 +51,19 @@ static bool is_date(const char *s)
 	return true;
 }
 
+/* The decoders leave these two to us, so a second one would go unnoticed. */
+static int check_once(struct ec2_call *call, const struct wire_params *params, const char *name)
+{
+	size_t count = 0;
+
+	for (size_t i = 0; i < params->count; i++)
+		count += str_eq(params->items[i].key, name);
+	if (count <= 1)
+		return 0;
+	return ec2_error(call, "MalformedQueryString", "The parameter %s was given %zu times", name,
+			 count);
+}
+
 /* Older clients of the EC2 API send older dates; the newest meaning serves them all. The other
  * services had one version each. */
 static int check_version(struct ec2_call *call, const struct wire_service *s,
@@ -126,8 +139,12 @@ int api_dispatch(struct ec2_call *call, const struct wire_service *s,
 {
 	const struct wire_action *act;
 	void *in = NULL, *out = NULL;
-	int r = check_version(call, s, params);
+	int r = check_once(call, params, "Version");
 
+	if (r >= 0)
+		r = check_once(call, params, "Action");
+	if (r >= 0)
+		r = check_version(call, s, params);
 	if (r >= 0)
 		r = find_action(call, s, params, &act);
 	if (r < 0)
