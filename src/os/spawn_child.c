@@ -166,9 +166,15 @@ _Noreturn void spawn_child_run(struct spawn_child *c)
 	arrange_fds(c);
 	become_user(c);
 	for (char **p = c->candidates; *p; p++) {
+		int failed;
+
 		execv(*p, (char *const *)c->spawn->argv);
-		if (errno != ENOENT && errno != ENOTDIR)
-			err = errno;
+		failed = errno;
+		/* EACCES also where a folder of PATH is closed to us: the program is not there
+		 * then. */
+		if (failed != ENOENT && failed != ENOTDIR &&
+		    !(failed == EACCES && access(*p, F_OK) < 0))
+			err = failed;
 	}
 	errno = err;
 	fail(c, SPAWN_STEP_EXEC);

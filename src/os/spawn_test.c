@@ -207,6 +207,7 @@ static void test_other_user(void **state)
 	struct error e = {0};
 
 	if (geteuid() != 0) {
+		s.uid = geteuid() + 1;
 		assert_int_equal(spawn_run(&s, &out, NULL, &e), -EPERM);
 		return;
 	}
