@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The mallee command: a table of subcommands. */
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/text.h"
+#include "cmd/cmd_priv.h"
+
+static const struct command commands[] = {
+    {"up", "[--no-instance]", "start the cloud on this machine, and a first instance",
+     "Makes what is missing (state folder, users, certificates), starts the services, registers the\n"
+     "built-in image, runs a first instance and waits until it answers. Doing it again changes nothing.\n\n"
+     "  --no-instance   only the services: no image, no key pair, no instance\n",
+     cmd_up},
+    {"down", "[--timeout SECONDS]", "shut guests and services down; nothing is lost",
+     "Asks each guest to power off, and turns it off if it has not within the timeout (30 s). The next\n"
+     "`mallee up` starts those that should run.\n",
+     cmd_down},
+    {"status", "", "services, nodes, capacity, what guests run on",
+     "Exit code 0: all is well; 1: something is wrong, and the lines say what.\n", cmd_status},
+    {"doctor", "", "look for what is wrong and say what to do", "Changes nothing.\n", cmd_doctor},
+    {"env", "[--account NAME]", "print export lines for AWS clients",
+     "Use it as: eval \"$(mallee env)\"\n", cmd_env},
+    {"aws", "[--account NAME] ARGS...", "run /usr/bin/aws against this cloud",
+     "Debian's aws ignores AWS_ENDPOINT_URL and would call Amazon; this gives it --endpoint-url and\n"
+     "keys. For ec2, s3, s3api, sts and iam; other services are refused.\n",
+     cmd_aws},
+    {"account", "create NAME | list", "make or list accounts", "", cmd_account},
+    {"image",
+     "build tiny [--output FILE] | import FILE --name NAME [--description TEXT] [--public]",
+     "build the built-in image, or register one of yours",
+     "import takes raw and qcow2 images of disks that boot by BIOS.\n", cmd_image},
+    {"api", "[SERVICE]", "list the API actions that are served", "", cmd_api},
+    {"clean-state", "[--yes]", "forget instances, images, objects and accounts",
+     "Takes the cloud down first. Keeps the settings.\n", cmd_clean_state},
+    {"uninstall", "[--yes]", "give the host back as it was",
+     "Takes the cloud down, removes its network, domains, users and state. Data are lost: it asks first.\n",
+     cmd_uninstall},
+    {"supervise", "", "run and watch the services (what `up` starts)", "", cmd_supervise},
+};
+
+static void print_help(void)
+{
+	_cleanup_(buf_done) struct buf settings = BUF_INIT;
+
+	printf("usage: mallee COMMAND [ARGUMENTS]\n\n");
+	for (size_t i = 0; i < ARRAY_SIZE(commands); i++)
+		printf("  %-12s %s\n", commands[i].name, commands[i].summary);
+	settings_describe(&settings);
+	printf(
+	    "\n`mallee COMMAND --help` tells more.\n\nSettings, from the environment or from mallee.conf in the state folder:\n%s",
+	    settings.data);
+}
+
+static int run(const struct command *c, int argc, char **argv)
+{
+	bool passes_on = str_eq(c->name, "aws"); /* its --help is that of aws */
+
+	for (int i = 1; i < argc && !passes_on; i++) {
+		if (!str_eq(argv[i], "--help") && !str_eq(argv[i], "-h"))
+			continue;
+		printf("usage: mallee %s%s%s\n\n%s.\n%s%s", c->name, *c->args ? " " : "", c->args,
+		       c->summary, *c->help ? "\n" : "", c->help);
+		return 0;
+	}
+	return c->run(argc, argv);
+}
+
+int main(int argc, char **argv)
+{
+	signal(SIGPIPE, SIG_IGN);
+	if (argc < 2 || str_eq(argv[1], "--help") || str_eq(argv[1], "-h") ||
+	    str_eq(argv[1], "help")) {
+		print_help();
+		return argc < 2 ? EXIT_USAGE : 0;
+	}
+	if (str_eq(argv[1], "--version")) {
+		printf("mallee %s\n", MALLEE_VERSION);
+		return 0;
+	}
+	clean_environment();
+	for (size_t i = 0; i < ARRAY_SIZE(commands); i++) {
+		if (str_eq(commands[i].name, argv[1]))
+			return run(&commands[i], argc - 1, argv + 1);
+	}
+	fprintf(stderr, "mallee: there is no command \"%s\"; see mallee --help\n", argv[1]);
+	return EXIT_USAGE;
+}

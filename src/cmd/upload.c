@@ -1,0 +1,297 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* From a file to a registered image: convert, upload in parts, register, wait. */
+#include "cmd/upload.h"
+
+#include <fcntl.h>
+#include <gnutls/crypto.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/text.h"
+#include "cmd/cmd_priv.h"
+#include "os/file.h"
+#include "os/spawn.h"
+
+#define PART_BYTES (64u << 20) /* S3 allows 10,000 parts: images of up to 640 GB */
+#define BUCKET "mallee-images"
+#define AVAILABLE_TIMEOUT_MS 600000
+#define MD5_LEN 16
+
+static void progress(const struct import *i, const char *what, uint64_t done, uint64_t total)
+{
+	if (i->quiet)
+		return;
+	if (isatty(STDOUT_FILENO))
+		printf("\r  %s %s: %d%%%s", what, i->name, total ? (int)(done * 100 / total) : 100,
+		       done == total ? "\n" : "");
+	else if (done == total)
+		printf("  %s %s: done\n", what, i->name);
+	fflush(stdout);
+}
+
+/* One part, whose ETag is its MD5 by S3's rules, appended to the list that completes the upload. */
+static int upload_part(struct client *c, const char *object, const char *upload_id, int number,
+		       const void *data, size_t len, struct buf *list, struct error *e)
+{
+	unsigned char md5[MD5_LEN];
+	char hex[2 * MD5_LEN + 1];
+	char path[512];
+
+	if (gnutls_hash_fast(GNUTLS_DIG_MD5, data, len, md5) < 0)
+		return error_set(e, "InternalError",
+				 "GnuTLS computes no MD5 here, which S3's ETags need");
+	hex_encode(md5, sizeof(md5), hex);
+	buf_printf(list, "<Part><PartNumber>%d</PartNumber><ETag>\"%s\"</ETag></Part>", number,
+		   hex);
+	snprintf(path, sizeof(path), "%s?partNumber=%d&uploadId=%s", object, number, upload_id);
+	return client_s3(c, "PUT", path, data, len, NULL, e);
+}
+
+static int upload_parts(struct client *c, const struct import *i, const char *object,
+			const char *upload_id, const char *data, uint64_t size, struct error *e)
+{
+	_cleanup_(buf_done) struct buf list = BUF_INIT;
+	char path[512];
+	int number = 1, r;
+
+	buf_puts(&list, "<CompleteMultipartUpload>");
+	for (uint64_t off = 0; off < size; off += PART_BYTES, number++) {
+		size_t len = (size_t)MIN_OF((uint64_t)PART_BYTES, size - off);
+
+		r = upload_part(c, object, upload_id, number, data + off, len, &list, e);
+		if (r < 0)
+			return r;
+		progress(i, "uploading", off + len, size);
+	}
+	buf_puts(&list, "</CompleteMultipartUpload>");
+	snprintf(path, sizeof(path), "%s?uploadId=%s", object, upload_id);
+	return client_s3(c, "POST", path, list.data, list.len, NULL, e);
+}
+
+static int make_bucket(struct client *c, struct error *e)
+{
+	struct error mine = {0};
+	int r = client_s3(c, "PUT", "/" BUCKET, NULL, 0, NULL, &mine);
+
+	if (r == 0 || str_eq(mine.code, "BucketAlreadyOwnedByYou"))
+		return 0;
+	return error_set(e, mine.code, "%s", mine.message);
+}
+
+static int start_upload(struct client *c, const char *object, char *upload_id, size_t size,
+			struct error *e)
+{
+	_cleanup_(buf_done) struct buf reply = BUF_INIT;
+	char path[512];
+	const char *from, *to;
+	int r;
+
+	snprintf(path, sizeof(path), "%s?uploads", object);
+	r = client_s3(c, "POST", path, NULL, 0, &reply, e);
+	if (r < 0)
+		return r;
+	from = reply.data ? strstr(reply.data, "<UploadId>") : NULL;
+	to = from ? strstr(from, "</UploadId>") : NULL;
+	if (!to || (size_t)(to - from) >= size)
+		return error_set(e, "InternalError",
+				 "The object store began an upload without naming it");
+	from += strlen("<UploadId>");
+	snprintf(upload_id, size, "%.*s", (int)(to - from), from);
+	return 0;
+}
+
+static int upload_mapped(struct client *c, const struct import *i, const char *object,
+			 const char *data, uint64_t size, struct error *e)
+{
+	char upload_id[256], path[512];
+	int r = start_upload(c, object, upload_id, sizeof(upload_id), e);
+
+	if (r < 0)
+		return r;
+	r = upload_parts(c, i, object, upload_id, data, size, e);
+	if (r < 0) {
+		struct error ignored = {0};
+
+		snprintf(path, sizeof(path), "%s?uploadId=%s", object, upload_id);
+		client_s3(c, "DELETE", path, NULL, 0, NULL, &ignored);
+	}
+	return r;
+}
+
+static int upload(struct client *c, const struct import *i, const char *file, const char *object,
+		  struct error *e)
+{
+	_cleanup_(fd_closep) int fd = open(file, O_RDONLY | O_CLOEXEC);
+	struct stat st;
+	char *data;
+	int r;
+
+	if (fd < 0 || fstat(fd, &st) < 0)
+		return error_errno(e, errno, "Cannot read %s", file);
+	if (st.st_size == 0 || st.st_size % 512)
+		return error_set(
+		    e, "InvalidImage",
+		    "%s has %lld bytes: a disk has a multiple of 512, and more than none", file,
+		    (long long)st.st_size);
+	r = make_bucket(c, e);
+	if (r < 0)
+		return r;
+	data = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+	if (data == MAP_FAILED)
+		return error_errno(e, errno, "Cannot map %s", file);
+	madvise(data, (size_t)st.st_size, MADV_SEQUENTIAL);
+	r = upload_mapped(c, i, object, data, (uint64_t)st.st_size, e);
+	munmap(data, (size_t)st.st_size);
+	return r;
+}
+
+static bool is_qcow2(const char *file)
+{
+	_cleanup_(fd_closep) int fd = open(file, O_RDONLY | O_CLOEXEC);
+	char magic[4];
+
+	return fd >= 0 && read(fd, magic, sizeof(magic)) == sizeof(magic) &&
+	       !memcmp(magic, "QFI\xfb", sizeof(magic));
+}
+
+/* A qcow2 image as raw, in the cache folder; its format is given, never guessed, so that no image
+ * can name other files. */
+static int convert(const char *file, char **ret_raw, struct error *e)
+{
+	_cleanup_(freep) char *dir = cache_dir(), *raw = NULL;
+	int r = dir_make(dir, 0755);
+
+	if (r < 0)
+		return error_errno(e, r, "Cannot make %s", dir);
+	if (asprintf(&raw, "%s/import-%d.raw", dir, (int)getpid()) < 0)
+		abort();
+	struct spawn s = {
+	    .argv = (const char *const[]){"qemu-img", "convert", "-f", "qcow2", "-O", "raw", file,
+					  raw, NULL},
+	    .timeout_ms = 3600000,
+	};
+	r = spawn_run(&s, NULL, NULL, e);
+	if (r < 0) {
+		unlink(raw);
+		return r;
+	}
+	*ret_raw = TAKE_PTR(raw);
+	return 0;
+}
+
+static int wait_available(struct client *c, const char *image_id, struct error *e)
+{
+	int64_t until = clock_mono_ms() + AVAILABLE_TIMEOUT_MS;
+
+	while (clock_mono_ms() < until) {
+		_cleanup_(arena_freep) struct arena *a = arena_new();
+		const char *ids[] = {image_id};
+		struct ec2_describe_images_request in = {.image_ids = {true, 1, ids}};
+		const struct ec2_describe_images_result *out;
+		const struct ec2_image *image;
+		void *reply;
+		int r = client_ec2(c, "DescribeImages", &in, a, &reply, e);
+
+		if (r < 0)
+			return r;
+		out = reply;
+		image = out->images.count ? &out->images.items[0] : NULL;
+		if (image && str_eq(image->state, "available"))
+			return 0;
+		if (image && str_eq(image->state, "failed"))
+			return error_set(e, "ImageFailed", "The image %s could not be made: %s",
+					 image_id,
+					 image->state_reason && image->state_reason->message
+					     ? image->state_reason->message
+					     : "no reason given");
+		usleep(200000);
+	}
+	return error_set(e, "TimedOut",
+			 "The image %s is still pending after ten minutes; see clc.log", image_id);
+}
+
+static int make_public(struct client *c, const char *image_id, struct arena *a, struct error *e)
+{
+	struct ec2_launch_permission all = {.group = "all"};
+	struct ec2_launch_permission_modifications changes = {.add = {true, 1, &all}};
+	struct ec2_modify_image_attribute_request in = {.image_id = image_id,
+							.launch_permission = &changes};
+
+	return client_ec2(c, "ModifyImageAttribute", &in, a, NULL, e);
+}
+
+static int register_image(struct client *c, const struct import *i, const char *location,
+			  struct arena *a, const char **ret_image_id, struct error *e)
+{
+	struct ec2_register_image_request in = {.image_location = location,
+						.name = i->name,
+						.description = i->description,
+						.architecture = "x86_64",
+						.virtualization_type = "hvm",
+						.root_device_name = "/dev/vda"};
+	void *reply;
+	int r = client_ec2(c, "RegisterImage", &in, a, &reply, e);
+
+	if (r < 0)
+		return r;
+	*ret_image_id = ((const struct ec2_register_image_result *)reply)->image_id;
+	return 0;
+}
+
+int image_import(struct client *c, const struct settings *s, const struct import *i,
+		 struct arena *a, const char **ret_image_id, struct error *e)
+{
+	_cleanup_(freep) char *raw = NULL;
+	const char *key =
+	    arena_printf(a, "%s-%lld.raw", uri_encode(a, i->name, strlen(i->name), false),
+			 (long long)clock_unix_ms());
+	const char *decoded = arena_printf(a, "%s-%s", i->name, strrchr(key, '-') + 1);
+	const char *object = arena_printf(a, "/" BUCKET "/%s", key);
+	int r = 0;
+
+	if (is_qcow2(i->file)) {
+		progress(i, "converting", 0, 1);
+		r = convert(i->file, &raw, e);
+		if (r == 0)
+			progress(i, "converting", 1, 1);
+	}
+	if (r == 0)
+		r = upload(c, i, raw ? raw : i->file, object, e);
+	if (raw)
+		unlink(raw);
+	if (r == 0)
+		r = register_image(c, i, arena_printf(a, BUCKET "/%s", decoded), a, ret_image_id,
+				   e);
+	if (r == 0)
+		r = wait_available(c, *ret_image_id, e);
+	if (r == 0 && i->public)
+		r = make_public(c, *ret_image_id, a, e);
+	return r;
+}
+
+int image_build_tiny(const char *output, char **ret_path, struct error *e)
+{
+	_cleanup_(freep) char *script = share_path("image/tiny/build"), *dir = cache_dir(),
+			      *cache = NULL, *path = NULL;
+	int code = 0, r;
+
+	if (asprintf(&cache, "%s/tiny", dir) < 0 ||
+	    asprintf(&path, "%s%s", output ? output : dir, output ? "" : "/tiny.raw") < 0)
+		abort();
+	r = dir_make(cache, 0755);
+	if (r < 0)
+		return error_errno(e, r, "Cannot make %s", cache);
+	r = run_visibly((const char *const[]){"/bin/sh", script, "--if-changed", "--output", path,
+					      "--cache", cache, NULL},
+			&code, e);
+	if (r < 0)
+		return r;
+	if (code != 0)
+		return error_set(e, "BuildFailed", "%s failed; the lines above say why", script);
+	*ret_path = TAKE_PTR(path);
+	return 0;
+}
