@@ -4,13 +4,9 @@ import os
 
 import pytest
 
-from lib.cloud import wait_for
+from lib.instances import state, wait_state
 
 IMAGE_BYTES = 4 << 20
-
-
-def error_code(raised):
-    return raised.value.response["Error"]["Code"]
 
 
 @pytest.fixture(scope="session")
@@ -21,19 +17,6 @@ def image_id(ec2, s3):
     image = ec2.register_image(Name="api-test", ImageLocation="api-test-images/disk.raw")["ImageId"]
     ec2.get_waiter("image_available").wait(ImageIds=[image], WaiterConfig={"Delay": 1, "MaxAttempts": 30})
     return image
-
-
-def instance(ec2, instance_id):
-    (reservation,) = ec2.describe_instances(InstanceIds=[instance_id])["Reservations"]
-    return reservation["Instances"][0]
-
-
-def state(ec2, instance_id):
-    return instance(ec2, instance_id)["State"]["Name"]
-
-
-def wait_state(ec2, instance_id, name, timeout_s=30):
-    return wait_for(f"{instance_id} to be {name}", lambda: state(ec2, instance_id) == name, timeout_s)
 
 
 @pytest.fixture
