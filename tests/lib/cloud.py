@@ -80,7 +80,8 @@ class CommandFailed(AssertionError):
 
 
 class Cloud:
-    """Attributes: state (Path), env (what every program of the cloud gets), port_base."""
+    """Attributes: state (Path), env (what every program of the cloud gets; once up, with the default account's AWS_*
+    variables), port_base."""
 
     def __init__(self, hypervisor, root=None, **settings):
         self.root = root or test_root()
@@ -114,7 +115,9 @@ class Cloud:
 
     def up(self, *args, timeout=120):
         self.started = True  # also when it fails half-way: then there is something to take down
-        return self.run("up", *args, timeout=timeout)
+        done = self.run("up", *args, timeout=timeout)
+        self.env.update(self.account_env())  # as after: eval "$(mallee env)"
+        return done
 
     def down(self, timeout=120):
         return self.run("down", timeout=timeout)
