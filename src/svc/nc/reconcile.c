@@ -18,7 +18,7 @@
 #define ROUNDS 16 /* steps in a row before others have their turn */
 #define RETRY_FIRST_MS 1000
 #define RETRY_MOST_MS 30000
-#define RETRY_FEW 4
+#define RETRY_FEW 3
 #define CRASH_PAUSE_MS 10000
 
 void nc_instance_path(const struct nc *nc, const char *id, const char *file, char *out, size_t size)
