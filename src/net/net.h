@@ -26,7 +26,7 @@ struct net; /* may be used from several threads */
 
 struct net_config {
 	const char *cloud_id;
-	const char *dir;         /* <state>/net */
+	const char *dir;         /* <state>/nc/net */
 	const char *subnet;      /* CIDR */
 	const char *region;      /* for the DNS domain */
 	uint16_t metadata_port;  /* on the gateway */
