@@ -38,7 +38,8 @@ def test_launch_as_it_is_shown(ec2, sts, launch, image_id):
     assert i["CpuOptions"] == {"CoreCount": 1, "ThreadsPerCore": 1}
     assert i["MetadataOptions"] == {"State": "applied", "HttpTokens": "optional", "HttpPutResponseHopLimit": 1,
                                     "HttpEndpoint": "enabled", "HttpProtocolIpv6": "disabled", "InstanceMetadataTags": "disabled"}
-    assert "KeyName" not in i and "Tags" not in i and i["ClientToken"] == ""
+    assert "KeyName" not in i and "Tags" not in i
+    assert uuid.UUID(i["ClientToken"])  # botocore makes one for each call
 
 
 def test_primary_interface(ec2, sts, running):

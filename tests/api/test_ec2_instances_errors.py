@@ -12,7 +12,7 @@ NIC = {"DeviceIndex": 0}
 RUN_ERRORS = [
     (dict(ImageId="ami-00000000000000000"), "InvalidAMIID.NotFound"),
     (dict(ImageId="ami-xyz"), "InvalidAMIID.Malformed"),
-    (dict(ImageId=""), "MissingParameter"),
+    (dict(ImageId=""), "InvalidAMIID.Malformed"),
     (dict(MinCount=0), "InvalidParameterValue"),
     (dict(MinCount=2), "InvalidParameterValue"),
     (dict(MinCount=1001, MaxCount=1001), None),
