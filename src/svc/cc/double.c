@@ -77,7 +77,6 @@ int node_apply_instances(void *ctx, struct arena *a, const struct tls_identity *
 					 d->refuse_id);
 		}
 	}
-	d->applies++;
 	d->fulls += in->full.set && in->full.value;
 	d->last_apply_count = (int)in->instances.count;
 	fresh = d->count == 0;
@@ -150,7 +149,6 @@ int node_forget_instances(void *ctx, struct arena *a, const struct tls_identity 
 		pthread_mutex_unlock(&d->lock);
 		return error_set(e, "InternalError", "not now");
 	}
-	d->forgets++;
 	for (size_t k = 0; k < in->instance_ids.count; k++) {
 		struct double_instance *i = find(d, in->instance_ids.items[k]);
 

@@ -33,10 +33,10 @@ struct node_double {
 	int64_t vcpus, memory_mib, disk_mib;
 
 	/* What it was told, and how it is to misbehave. */
-	int applies, fulls, forgets, last_apply_count;
-	int refuse_forgets;    /* so many times */
-	const char *refuse_id; /* every ApplyInstances that names it */
-	bool obey;	       /* change states as told; else only remember the generation */
+	_Atomic int fulls, last_apply_count;
+	_Atomic int refuse_forgets;    /* so many times */
+	const char *_Atomic refuse_id; /* every ApplyInstances that names it */
+	bool obey; /* change states as told; else only remember the generation */
 };
 
 struct node_double *double_new(const char *certs, const char *id);
