@@ -9,7 +9,7 @@
 #define REPLACEMENT "\xef\xbf\xbd" /* U+FFFD */
 
 /* Why a byte cannot stand as it is; NULL when it can. */
-static const char *escape_of(unsigned char c, const char *next)
+static const char *escape_of(unsigned char c, const char *next, bool attribute)
 {
 	switch (c) {
 	case '&':
@@ -22,9 +22,10 @@ static const char *escape_of(unsigned char c, const char *next)
 		return "&quot;";
 	case '\r':
 		return "&#13;"; /* a parser would make it a line feed */
-	case '\t':
+	case '\t':		/* and in an attribute it would make these a space */
+		return attribute ? "&#9;" : NULL;
 	case '\n':
-		return NULL;
+		return attribute ? "&#10;" : NULL;
 	}
 	if (c < 0x20)
 		return REPLACEMENT;
@@ -34,7 +35,7 @@ static const char *escape_of(unsigned char c, const char *next)
 	return NULL;
 }
 
-void xml_put_text(struct buf *out, const char *s)
+static void put_text(struct buf *out, const char *s, bool attribute)
 {
 	const char *start = s;
 
@@ -43,7 +44,7 @@ void xml_put_text(struct buf *out, const char *s)
 		return;
 	}
 	for (; *s; s++) {
-		const char *escape = escape_of((unsigned char)*s, s + 1);
+		const char *escape = escape_of((unsigned char)*s, s + 1, attribute);
 
 		if (!escape)
 			continue;
@@ -54,6 +55,11 @@ void xml_put_text(struct buf *out, const char *s)
 		start = s + 1;
 	}
 	buf_append(out, start, (size_t)(s - start));
+}
+
+void xml_put_text(struct buf *out, const char *s)
+{
+	put_text(out, s, false);
 }
 
 void xml_put_element(struct buf *out, const char *name, const char *text)
@@ -81,6 +87,18 @@ static void put_scalar(struct buf *out, const struct wire_shape *shape, uint8_t 
 		buf_append(out, text.data, text.len);
 }
 
+static void put_attribute(struct buf *out, const struct wire_member *m, const void *value)
+{
+	_cleanup_(buf_done) struct buf text = BUF_INIT;
+	struct wire_scalar v;
+
+	scalar_load(m->shape, false, member_of(value, m), &v);
+	scalar_print(m->shape, m->time_format, &v, &text);
+	buf_printf(out, " %s=\"", m->out);
+	put_text(out, text.len ? text.data : "", true);
+	buf_putc(out, '"');
+}
+
 void xml_open(struct buf *out, const char *root, const char *xmlns, const struct wire_shape *shape,
 	      const void *value)
 {
@@ -94,9 +112,7 @@ void xml_open(struct buf *out, const char *root, const char *xmlns, const struct
 			continue;
 		if (str_prefix(m->out, "xsi:"))
 			buf_puts(out, " xmlns:xsi=\"http://www.w3.org/2001/XMLSchema-instance\"");
-		buf_printf(out, " %s=\"", m->out);
-		put_scalar(out, m->shape, m->time_format, false, member_of(value, m));
-		buf_putc(out, '"');
+		put_attribute(out, m, value);
 	}
 	buf_putc(out, '>');
 }

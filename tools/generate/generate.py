@@ -7,14 +7,15 @@ Generates the C of one service, or the list of what all services serve. README.m
                      --actions api/actions.json --out DIR
     generate.py c    --name cluster --model api/internal/cluster.json
                      --shared api/internal/shared.json --out DIR
-    generate.py docs --api ec2=MODEL … --actions … --overlays DIR --out FILE
-    generate.py where ec2    the installed botocore's model of a service
+    generate.py docs --api-dir api --out docs/api.md      or --check docs/api.md
+    generate.py where ec2    prints the path of the installed botocore's model of a service
 """
 
 import argparse
 import os
 import sys
 
+import docs
 import emit_c
 import emit_handlers
 from model import ModelError, Service, load_json
@@ -74,6 +75,33 @@ def generate_c(args):
         write(args.out, args.name + "_rpc.h", emit_handlers.rpc(service))
 
 
+OWN = ["cluster", "node", "identity", "admin", "objects"]
+
+
+def generate_docs(args):
+    import botocore
+
+    def path(*parts):
+        return os.path.join(args.api_dir, *parts)
+
+    apis = [load_api(n, model_path(n), path("overlay", n + ".json"), path("actions.json"))
+            for n in ("ec2", "s3", "sts", "iam")]
+    own = [load_own(n, path("internal", n + ".json"), path("internal", "shared.json")) for n in OWN]
+    text = docs.api_docs(apis, own, botocore.__version__)
+    if args.out:
+        with open(args.out, "w", encoding="utf-8") as f:
+            f.write(text)
+        return
+    with open(args.check, encoding="utf-8") as f:
+        kept = f.read()
+    if "botocore %s," % botocore.__version__ not in kept:
+        print("%s was made from another botocore than the installed %s: not compared"
+              % (args.check, botocore.__version__))
+        sys.exit(77)  # a skip, to meson
+    if kept != text:
+        sys.exit("%s is not what the overlays say now: run ninja -C build api-docs" % args.check)
+
+
 def main():
     parser = argparse.ArgumentParser(description="Generates Mallee's wire from service models.")
     commands = parser.add_subparsers(dest="command", required=True)
@@ -86,12 +114,19 @@ def main():
     c.add_argument("--out", required=True)
     where = commands.add_parser("where", help="print the path of a service's model")
     where.add_argument("name", choices=sorted(API_VERSIONS))
+    d = commands.add_parser("docs", help="docs/api.md, written or compared")
+    d.add_argument("--api-dir", required=True)
+    what = d.add_mutually_exclusive_group(required=True)
+    what.add_argument("--out")
+    what.add_argument("--check")
     args = parser.parse_args()
     try:
         if args.command == "where":
             print(model_path(args.name))
         elif args.command == "c":
             generate_c(args)
+        elif args.command == "docs":
+            generate_docs(args)
     except ModelError as error:
         sys.exit("generate: %s" % error)
 
