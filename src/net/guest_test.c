@@ -508,6 +508,24 @@ static void test_host_services(void **state)
 	assert_int_equal(connect_from(&x->a, "169.254.169.254", 80), RST_ACK);
 }
 
+/* No guest can take all of a service's connections. */
+static void test_connection_limit(void **state)
+{
+	struct fixture *x = *state;
+	int fd = listener("0.0.0.0", NETTEST_API_PORT), answered = 0;
+	struct error e = {0};
+	unsigned mended;
+
+	assert_int_equal(listen(fd, 1000), 0);
+	for (int i = 0; i < GUEST_CONNECTIONS_MAX + 2; i++)
+		answered += connect_from(&x->b, NETTEST_GATEWAY, NETTEST_API_PORT) == SYN_ACK;
+	assert_int_equal(answered, GUEST_CONNECTIONS_MAX);
+	assert_int_equal(connect_from(&x->a, NETTEST_GATEWAY, NETTEST_API_PORT), SYN_ACK);
+	assert_int_equal(net_check(x->net, &mended, &e), 0);
+	assert_int_equal(mended, 0);
+	close(fd);
+}
+
 /* --- other guests, and the outside --- */
 
 struct udp_want {
@@ -640,6 +658,7 @@ static int tests(void)
 	    cmocka_unit_test(test_dns),
 	    cmocka_unit_test(test_arp),
 	    cmocka_unit_test(test_host_services),
+	    cmocka_unit_test(test_connection_limit),
 	    cmocka_unit_test(test_guest_to_guest),
 	    cmocka_unit_test(test_outside),
 	    cmocka_unit_test(test_outside_is_no_guest),

@@ -117,6 +117,8 @@ int tap_make(struct nl *nl, const char *name, uid_t uid, gid_t gid);
 
 struct rules;
 
+#define GUEST_CONNECTIONS_MAX 128 /* of one guest to the services of its gateway, at a time */
+
 struct rules_config {
 	const char *cloud_id;
 	const char *bridge;

@@ -154,6 +154,14 @@ static void print_bridge_table(const struct rules_config *c, struct buf *out)
 	    "}\n");
 }
 
+static void print_tcp_services(const struct rules_config *c, const char *gateway, struct buf *out)
+{
+	buf_printf(out, "ip daddr %s tcp dport { 53, %u", gateway, c->metadata_port);
+	for (size_t i = 0; i < c->api_port_count; i++)
+		buf_printf(out, ", %u", c->api_ports[i]);
+	buf_puts(out, " }");
+}
+
 static void print_input(const struct rules_config *c, const char *gateway, struct buf *out)
 {
 	buf_printf(out,
@@ -164,13 +172,14 @@ static void print_input(const struct rules_config *c, const char *gateway, struc
 		   "ct state established,related accept\n"
 		   "ip daddr { %s, 255.255.255.255 } udp sport 68 udp dport 67 accept\n"
 		   "ip daddr %s udp dport 53 accept\n"
-		   "ip daddr %s icmp type echo-request accept\n"
-		   "ip daddr %s tcp dport { 53, %u",
-		   c->bridge, gateway, c->metadata_port, c->bridge, gateway, gateway, gateway,
-		   gateway, c->metadata_port);
-	for (size_t i = 0; i < c->api_port_count; i++)
-		buf_printf(out, ", %u", c->api_ports[i]);
-	buf_puts(out, " } accept\n"
+		   "ip daddr %s icmp type echo-request accept\n",
+		   c->bridge, gateway, c->metadata_port, c->bridge, gateway, gateway, gateway);
+	print_tcp_services(c, gateway, out);
+	buf_printf(out,
+		   " ct state new add @connections { ip saddr ct count over %d } counter drop\n",
+		   GUEST_CONNECTIONS_MAX);
+	print_tcp_services(c, gateway, out);
+	buf_puts(out, " accept\n"
 		      "counter drop\n"
 		      "}\n");
 }
@@ -206,6 +215,7 @@ static void print_inet_table(const struct rules_config *c, struct buf *out)
 		   "table inet mallee_%s {\n"
 		   "map account_of { type ipv4_addr : mark; }\n"
 		   "set account_member { type ipv4_addr . mark; }\n"
+		   "set connections { type ipv4_addr; size 65535; flags dynamic; }\n"
 		   /* Link-local addresses are the host's own business (it may be a cloud's guest
 		    * itself), and nobody beyond the bridge speaks for a guest. */
 		   "chain guard {\n"
@@ -291,6 +301,16 @@ int rules_list(struct rules *r, const char *command, bool json, struct buf *out,
 	return 0;
 }
 
+/* What a guest's connections put into that set is no change of the rules. */
+static void forget_connections(char *listing)
+{
+	char *start = strstr(listing, "\tset connections {");
+	char *end = start ? strstr(start, "\n\t}\n") : NULL;
+
+	if (end)
+		memmove(start, end, strlen(end) + 1);
+}
+
 /* The sum of a hash (FNV-1a) of each word: the order of elements in a listing is the kernel's whim.
  */
 static uint64_t hash_words(const char *s)
@@ -321,10 +341,12 @@ int rules_fingerprint(struct rules *r, const char *cloud_id, uint64_t *ret, stru
 			 cloud_id);
 		err = rules_list(r, command, false, &text, e);
 	}
-	if (!err)
+	if (!err) {
+		forget_connections(text.data);
 		*ret = hash_words(text.data);
-	else if (err == -ENOENT)
+	} else if (err == -ENOENT) {
 		*ret = err = 0;
+	}
 	buf_done(&text);
 	return err;
 }
