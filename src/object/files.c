@@ -93,21 +93,41 @@ int files_open(struct store *s, int64_t id)
 	return fd < 0 ? -errno : fd;
 }
 
-int files_sync(struct store *s, int64_t id, int fd, struct error *e)
+int files_link(struct store *s, int64_t from, int64_t *ret_id, struct error *e)
+{
+	char old_path[PATH_SIZE], new_path[PATH_SIZE];
+	int64_t id = files_new_number();
+	int r = path_of(s, from, old_path);
+
+	if (r >= 0)
+		r = path_of(s, id, new_path);
+	if (r < 0)
+		return error_errno(e, r, "linking a data file");
+	if (link(old_path, new_path) < 0)
+		return error_errno(e, errno, "linking the data file %s", old_path);
+	*ret_id = id;
+	return 0;
+}
+
+int files_sync_shard(struct store *s, unsigned shard, struct error *e)
 {
 	char path[PATH_SIZE];
+	int r = shard_of(s, shard, path);
 
+	if (r >= 0)
+		r = dir_sync(path);
+	return r < 0 ? error_errno(e, r, "syncing the folder %s", path) : 0;
+}
+
+int files_sync(struct store *s, int64_t id, int fd, struct error *e)
+{
 	if (fdatasync(fd) < 0) {
 		if (errno == ENOSPC || errno == EDQUOT)
 			return error_set(e, "InsufficientStorage",
 					 "The disk that holds the object store is full.");
 		return error_errno(e, errno, "syncing a data file");
 	}
-	int r = shard_of(s, (unsigned)(id & 0xff), path);
-
-	if (r >= 0)
-		r = dir_sync(path);
-	return r < 0 ? error_errno(e, r, "syncing the folder %s", path) : 0;
+	return files_sync_shard(s, (unsigned)(id % FILES_SHARDS), e);
 }
 
 void files_unlink(struct store *s, int64_t id)

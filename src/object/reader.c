@@ -3,30 +3,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "object/store_priv.h"
+#include "object/reader_priv.h"
 #include "os/file.h"
-
-struct extent {
-	uint64_t off; /* in the object */
-	uint64_t len;
-	int64_t file;
-	enum blob_kind kind;
-	const void *memory; /* BLOB_INLINE */
-};
-
-struct store_reader {
-	struct store *s;
-	struct arena *a;
-	int64_t blob;
-	uint64_t size;
-	struct extent *extents;
-	size_t count;
-	bool multipart;
-	bool pinned;
-	/* The extent that was read last, and its open file. */
-	size_t current;
-	int fd;
-};
 
 static int load_inline(struct db_conn *c, struct arena *a, struct extent *x, struct error *e)
 {

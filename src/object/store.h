@@ -135,6 +135,17 @@ struct store_put {
 int store_writer_commit(struct store_writer *w, struct arena *a, const struct store_put *put,
 			struct store_object *ret, struct error *e);
 
+/* --- copying --- */
+struct store_copy {
+	struct store_reader *from;	   /* what is copied: as it was when it was opened */
+	const struct store_object *object; /* of the same store_object_open() */
+	struct store_put to;
+};
+/* Makes an object of the same bytes without copying them: files get a second name. ETag and parts
+ * are those of the source. */
+int store_object_copy(struct store *s, struct arena *a, const struct store_copy *c,
+		      struct store_object *ret, struct error *e);
+
 /* --- listing --- */
 struct store_list {
 	int64_t bucket;

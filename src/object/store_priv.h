@@ -44,6 +44,10 @@ int files_create(struct store *s, int64_t *ret_id, int *ret_fd, struct error *e)
 int files_open(struct store *s, int64_t id); /* descriptor for reading, or negative errno */
 int files_sync(struct store *s, int64_t id, int fd,
 	       struct error *e); /* data, and the folder's entry */
+int files_sync_shard(struct store *s, unsigned shard, struct error *e);
+/* The same data under a fresh number, too; the folder is not synced. Data files never change, so
+ * both names are as good as copies. */
+int files_link(struct store *s, int64_t from, int64_t *ret_id, struct error *e);
 void files_unlink(struct store *s, int64_t id);
 /* Of what a committed transaction dropped: removed now, or when the last pin goes. Empties the
  * list. */

@@ -167,6 +167,45 @@ static void test_reader_outlives_object(void **state)
 	assert_int_equal(fixture_files(f), 0);
 }
 
+static int copy(struct fixture *f, const char *from, const char *to,
+		struct store_condition condition, struct error *e)
+{
+	_cleanup_(store_reader_freep) struct store_reader *r = NULL;
+	struct store_object o, copied;
+
+	assert_ok(e, store_object_open(f->s, f->a, f->b.id, from, &o, &r, e));
+	const struct store_copy c = {
+	    .from = r, .object = &o, .to = {f->b.id, to, .condition = condition}};
+
+	return store_object_copy(f->s, f->a, &c, &copied, e);
+}
+
+static void test_copy(void **state)
+{
+	struct fixture *f = *state;
+	static const uint64_t sizes[] = {0, 100, 300000};
+	struct error e = {0};
+
+	for (size_t i = 0; i < ARRAY_SIZE(sizes); i++) {
+		_cleanup_(store_reader_freep) struct store_reader *r = NULL;
+		struct store_object o;
+
+		assert_ok(&e, pattern_put(f->s, f->a, f->b.id, "from", sizes[i], i, always, &e));
+		assert_ok(&e, copy(f, "from", "to", always, &e));
+		assert_ok(&e, copy(f, "to", "to", always, &e)); /* onto itself */
+		assert_code(copy(f, "from", "to", (struct store_condition){.if_none = true}, &e_),
+			    "PreconditionFailed");
+		assert_int_equal(fixture_files(f), sizes[i] > STORE_INLINE_MAX ? 2 : 0);
+		assert_ok(
+		    &e, store_objects_delete(f->s, f->b.id, (const char *[]){"from"}, 1, NULL, &e));
+		fixture_reopen(f);
+		assert_ok(&e, store_object_open(f->s, f->a, f->b.id, "to", &o, &r, &e));
+		assert_true(pattern_read(r, 0, sizes[i], i));
+	}
+	assert_ok(&e, store_objects_delete(f->s, f->b.id, (const char *[]){"to"}, 1, NULL, &e));
+	assert_int_equal(fixture_files(f), 0);
+}
+
 static void test_delete_many(void **state)
 {
 	struct fixture *f = *state;
@@ -285,6 +324,7 @@ int main(void)
 	    cmocka_unit_test_setup_teardown(test_abort_leaves_nothing, fixture_up, fixture_down),
 	    cmocka_unit_test_setup_teardown(test_conditions, fixture_up, fixture_down),
 	    cmocka_unit_test_setup_teardown(test_reader_outlives_object, fixture_up, fixture_down),
+	    cmocka_unit_test_setup_teardown(test_copy, fixture_up, fixture_down),
 	    cmocka_unit_test_setup_teardown(test_delete_many, fixture_up, fixture_down),
 	    cmocka_unit_test_setup_teardown(test_keys, fixture_up, fixture_down),
 	    cmocka_unit_test_setup_teardown(test_garbage_collected, fixture_up, fixture_down),

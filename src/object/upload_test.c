@@ -73,6 +73,15 @@ static void test_complete(void **state)
 	assert_int_equal(store_reader_read(r, 5 * MIB, got, 64), 64);
 	pattern_fill(wanted, 64, 0, 50);
 	assert_memory_equal(got, wanted, 64);
+	const struct store_copy copy = {
+	    .from = r, .object = &o, .to = {.bucket = f->b.id, .key = "copy"}};
+
+	assert_ok(&e, store_object_copy(f->s, f->a, &copy, &again, &e));
+	assert_string_equal(again.etag, o.etag);
+	assert_int_equal(fixture_files(f), 4);
+	assert_ok(&e, store_object_head(f->s, f->a, f->b.id, "copy", &again, &e));
+	assert_int_equal(again.part_count, 3);
+	assert_ok(&e, store_objects_delete(f->s, f->b.id, (const char *[]){"copy"}, 1, NULL, &e));
 	assert_ok(&e, store_objects_delete(f->s, f->b.id, (const char *[]){"k"}, 1, NULL, &e));
 	assert_int_equal(fixture_files(f),
 			 2); /* the reader still needs them, though one is not open */

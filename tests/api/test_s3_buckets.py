@@ -123,3 +123,16 @@ def test_limit(client):
     finally:
         for name in names:
             other.delete_bucket(Bucket=name)
+
+
+def test_fixed_answers(cloud, s3, bucket):
+    s3.put_object(Bucket=bucket, Key="k", Body=b"x")
+    owner = s3.list_buckets()["Owner"]
+    for acl in (s3.get_bucket_acl(Bucket=bucket), s3.get_object_acl(Bucket=bucket, Key="k")):
+        assert acl["Owner"] == owner
+        assert acl["Grants"] == [{"Grantee": {**owner, "Type": "CanonicalUser"}, "Permission": "FULL_CONTROL"}]
+    with refused("NoSuchKey", 404):
+        s3.get_object_acl(Bucket=bucket, Key="missing")
+    assert "Status" not in s3.get_bucket_versioning(Bucket=bucket)
+    _, _, body = Signer(cloud).request("GET", f"/{bucket}", "versioning=")
+    assert b"<VersioningConfiguration" in body

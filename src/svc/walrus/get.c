@@ -4,62 +4,36 @@
 
 #include "base/clock.h"
 #include "base/text.h"
+#include "svc/walrus/conditions_priv.h"
 #include "svc/walrus/range_priv.h"
 #include "svc/walrus/walrus_priv.h"
 
 /* GetObject and HeadObject: the same but for the bytes. */
 
 struct wanted {
-	const char *if_match, *if_none_match;
-	struct wire_time if_modified_since, if_unmodified_since;
+	struct conditions conditions;
 	const char *range;
 	struct wire_int part_number;
 	bool checksums;
 };
 
-/* Whether a list like `"a", "b"` or * names the ETag. Weak ones (W/"a") name it too. */
-static bool etag_listed(struct arena *a, const char *list, const char *etag)
-{
-	char *save = NULL, *copy = arena_strdup(a, list);
-
-	for (char *t = strtok_r(copy, ",", &save); t; t = strtok_r(NULL, ",", &save)) {
-		t += strspn(t, " \t");
-		t[strcspn(t, " \t")] = '\0';
-		if (str_prefix(t, "W/"))
-			t += 2;
-		if (str_eq(t, "*") || str_eq(etag_unquote(a, t), etag))
-			return true;
-	}
-	return false;
-}
-
-/* The conditions of RFC 7232, in its order: If-Match makes If-Unmodified-Since void, as does
- * If-None-Match for If-Modified-Since. */
 static int check_conditions(struct s3_call *call, const struct wanted *w,
 			    const struct store_object *o)
 {
-	bool failed = false, unmodified = false;
-
-	if (w->if_match)
-		failed = !etag_listed(call->a, w->if_match, o->etag);
-	else if (w->if_unmodified_since.set)
-		failed = o->modified_ms > w->if_unmodified_since.value;
-	if (failed)
-		return error_set(call->e, "PreconditionFailed",
-				 "At least one of the pre-conditions you specified did not hold");
-	if (w->if_none_match)
-		unmodified = etag_listed(call->a, w->if_none_match, o->etag);
-	else if (w->if_modified_since.set)
-		unmodified = o->modified_ms <= w->if_modified_since.value;
-	if (!unmodified)
-		return 0;
-
 	char date[30];
 
-	clock_format_http(o->modified_ms, date);
-	http_reply_header(call->http, "ETag", etag_quote(call->a, o->etag));
-	http_reply_header(call->http, "Last-Modified", date);
-	return error_set(call->e, "NotModified", "The object was not modified.");
+	switch (conditions_check(call->a, &w->conditions, o)) {
+	case CONDITIONS_FAIL:
+		return error_set(call->e, "PreconditionFailed",
+				 "At least one of the pre-conditions you specified did not hold");
+	case CONDITIONS_UNMODIFIED:
+		clock_format_http(o->modified_ms, date);
+		http_reply_header(call->http, "ETag", etag_quote(call->a, o->etag));
+		http_reply_header(call->http, "Last-Modified", date);
+		return error_set(call->e, "NotModified", "The object was not modified.");
+	default:
+		return 0;
+	}
 }
 
 /* Which bytes are wanted: sets the body's off and len, and the status when that is not the whole.
@@ -182,10 +156,8 @@ int s3_get_object(struct s3_call *call, const struct s3_get_object_request *in,
 		  struct s3_get_object_output *out)
 {
 	const struct wanted w = {
-	    .if_match = in->if_match,
-	    .if_none_match = in->if_none_match,
-	    .if_modified_since = in->if_modified_since,
-	    .if_unmodified_since = in->if_unmodified_since,
+	    .conditions = {in->if_match, in->if_none_match, in->if_modified_since,
+			   in->if_unmodified_since},
 	    .range = in->range,
 	    .part_number = in->part_number,
 	    .checksums = in->checksum_mode && strcasecmp(in->checksum_mode, "ENABLED") == 0,
@@ -223,10 +195,8 @@ int s3_head_object(struct s3_call *call, const struct s3_head_object_request *in
 		   struct s3_head_object_output *out)
 {
 	const struct wanted w = {
-	    .if_match = in->if_match,
-	    .if_none_match = in->if_none_match,
-	    .if_modified_since = in->if_modified_since,
-	    .if_unmodified_since = in->if_unmodified_since,
+	    .conditions = {in->if_match, in->if_none_match, in->if_modified_since,
+			   in->if_unmodified_since},
 	    .range = in->range,
 	    .part_number = in->part_number,
 	    .checksums = in->checksum_mode && strcasecmp(in->checksum_mode, "ENABLED") == 0,

@@ -92,48 +92,38 @@ int s3_create_multipart_upload(struct s3_call *call,
 	return r;
 }
 
-int s3_prepare_upload_part(struct s3_call *call, const struct s3_upload_part_request *in,
-			   unsigned *digests)
+static int find_sum(struct s3_call *call, const struct store_bucket *b, const char *key,
+		    const char *upload, enum sum_algorithm *ret)
 {
-	const struct sums told = SUMS_OF(in);
 	struct store_upload up;
-	struct store_bucket b;
-	int r = call_bucket(call, in->bucket, in->expected_bucket_owner, &b);
+	int r = store_upload_get(call->w->store, call->a, b->id, key, upload, &up, call->e);
 
 	if (r >= 0)
-		r = store_upload_get(call->w->store, call->a, b.id, in->key, in->upload_id, &up,
-				     call->e);
-	if (r < 0)
-		return r;
-	enum sum_algorithm s = sum_of_upload(&up);
-
-	if (s == SUM_COUNT)
-		return 0;
-	if (sums_any(&told) && !told.value[s])
-		return error_set(call->e, "InvalidRequest",
-				 "The upload's checksums are %s, and the part's is another.",
-				 sum_descs[s].name);
-	*digests |= DIGEST_BIT(sum_descs[s].kind);
-	return 0;
+		*ret = sum_of_upload(&up);
+	return r;
 }
 
-int s3_upload_part(struct s3_call *call, const struct s3_upload_part_request *in,
-		   struct s3_upload_part_output *out)
+int part_digest(struct s3_call *call, const struct store_bucket *b, const char *key,
+		const char *upload, unsigned *digests)
+{
+	enum sum_algorithm s;
+	int r = find_sum(call, b, key, upload, &s);
+
+	if (r >= 0 && s != SUM_COUNT)
+		*digests |= DIGEST_BIT(sum_descs[s].kind);
+	return r;
+}
+
+int part_commit(struct s3_call *call, const struct store_bucket *b, const char *key,
+		const char *upload, int number, struct store_part *ret)
 {
 	struct store_pair items[SUM_COUNT + 1];
 	struct store_pairs pairs = {.items = items};
-	struct store_upload up;
-	struct store_bucket b;
-	struct store_part part;
-	int r = call_bucket(call, in->bucket, in->expected_bucket_owner, &b);
+	enum sum_algorithm s;
+	int r = find_sum(call, b, key, upload, &s);
 
-	if (r >= 0)
-		r = store_upload_get(call->w->store, call->a, b.id, in->key, in->upload_id, &up,
-				     call->e);
 	if (r < 0)
 		return r;
-	enum sum_algorithm s = sum_of_upload(&up);
-
 	if (s != SUM_COUNT && !call->sums.value[s]) {
 		unsigned char bytes[DIGEST_MAX];
 
@@ -141,8 +131,37 @@ int s3_upload_part(struct s3_call *call, const struct s3_upload_part_request *in
 		call->sums.value[s] = sum_encode(call->a, s, bytes);
 	}
 	sums_to_pairs(&call->sums, items, &pairs.count);
-	r = store_writer_commit_part(call->writer, call->a, b.id, in->key, in->upload_id,
-				     (int)in->part_number.value, &pairs, &part, call->e);
+	return store_writer_commit_part(call->writer, call->a, b->id, key, upload, number, &pairs,
+					ret, call->e);
+}
+
+int s3_prepare_upload_part(struct s3_call *call, const struct s3_upload_part_request *in,
+			   unsigned *digests)
+{
+	const struct sums told = SUMS_OF(in);
+	enum sum_algorithm s;
+	struct store_bucket b;
+	int r = call_bucket(call, in->bucket, in->expected_bucket_owner, &b);
+
+	if (r >= 0)
+		r = find_sum(call, &b, in->key, in->upload_id, &s);
+	if (r >= 0 && s != SUM_COUNT && sums_any(&told) && !told.value[s])
+		return error_set(call->e, "InvalidRequest",
+				 "The upload's checksums are %s, and the part's is another.",
+				 sum_descs[s].name);
+	return r < 0 ? r : part_digest(call, &b, in->key, in->upload_id, digests);
+}
+
+int s3_upload_part(struct s3_call *call, const struct s3_upload_part_request *in,
+		   struct s3_upload_part_output *out)
+{
+	struct store_bucket b;
+	struct store_part part;
+	int r = call_bucket(call, in->bucket, in->expected_bucket_owner, &b);
+
+	if (r >= 0)
+		r = part_commit(call, &b, in->key, in->upload_id, (int)in->part_number.value,
+				&part);
 	if (r < 0)
 		return r;
 	out->e_tag = etag_quote(call->a, part.etag);

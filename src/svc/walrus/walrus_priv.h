@@ -97,6 +97,13 @@ struct object_headers {
 int object_pairs(struct s3_call *call, const struct object_headers *h, const struct sums *sums,
 		 struct store_pairs *ret);
 
+/* Of an upload: the digest that each of its parts must have. Then what a part is kept with:
+ * call->sums and that digest. */
+int part_digest(struct s3_call *call, const struct store_bucket *b, const char *key,
+		const char *upload, unsigned *digests);
+int part_commit(struct s3_call *call, const struct store_bucket *b, const char *key,
+		const char *upload, int number, struct store_part *ret);
+
 /* --- request.c --- */
 extern const struct http_handler walrus_http_handler;
 
