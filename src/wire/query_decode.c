@@ -26,6 +26,7 @@ struct run {
 struct decoder {
 	struct arena *arena;
 	struct error *e;
+	const char *invalid, *missing; /* the service's codes */
 };
 
 static int decode_struct(struct decoder *d, const struct wire_shape *shape, struct run run,
@@ -77,9 +78,8 @@ static bool step_inside(struct run *run)
 
 static int bad_value(struct decoder *d, const struct run *run, const char *why)
 {
-	error_set(d->e, "InvalidParameterValue",
-		  "Value (%.100s) for parameter %.150s is invalid: %s.", run->pairs[0].value,
-		  run->pairs[0].key, why);
+	error_set(d->e, d->invalid, "Value (%.100s) for parameter %.150s is invalid: %s.",
+		  run->pairs[0].value, run->pairs[0].key, why);
 	return -EINVAL;
 }
 
@@ -139,7 +139,7 @@ static int collect_items(struct decoder *d, struct run run, struct indexed_run *
 		if (len == 0 || len > 4 || digits[0] == '0' ||
 		    parse_i64(arena_strndup(d->arena, digits, len), 1, INDEX_MAX,
 			      &items[count].index) < 0) {
-			error_set(d->e, "InvalidParameterValue",
+			error_set(d->e, d->invalid,
 				  "The parameter %.200s is invalid: list indexes are 1 to %d.",
 				  item.pairs[0].key, INDEX_MAX);
 			return -EINVAL;
@@ -251,7 +251,7 @@ static int check_required(struct decoder *d, const struct wire_shape *shape, con
 		    (m->shape->type != WIRE_LIST ||
 		     ((const struct wire_list *)member_of(base, m))->count > 0))
 			continue;
-		error_set(d->e, "MissingParameter", "The request must contain the parameter %.*s%s",
+		error_set(d->e, d->missing, "The request must contain the parameter %.*s%s",
 			  (int)MIN_OF(prefix_len, 150u), prefix, m->in);
 		return -EINVAL;
 	}
@@ -301,8 +301,18 @@ const struct wire_action *wire_query_route(const struct wire_service *s,
 	const char *name = wire_params_get(params, "Action");
 	const char *version = wire_params_get(params, "Version");
 	const struct wire_action *act;
+	size_t actions = 0, versions = 0;
 	bool known = false;
 
+	for (size_t i = 0; i < params->count; i++) {
+		actions += str_eq(params->items[i].key, "Action");
+		versions += str_eq(params->items[i].key, "Version");
+	}
+	if (actions > 1 || versions > 1) {
+		error_set(e, "MalformedQueryString",
+			  "The parameters Action and Version are given once each.");
+		return NULL;
+	}
 	if (!name || !*name) {
 		error_set(e, "MissingAction", "The request must contain the parameter Action");
 		return NULL;
@@ -331,7 +341,11 @@ int wire_query_decode(struct arena *a, const struct wire_service *s, const struc
 		      const struct wire_params *params, void **ret_in, struct error *e)
 {
 	struct wire_pair *pairs = arena_new_array(a, struct wire_pair, params->count);
-	struct decoder d = {.arena = a, .e = e};
+	bool ec2 = s->protocol == WIRE_EC2;
+	struct decoder d = {.arena = a,
+			    .e = e,
+			    .invalid = ec2 ? "InvalidParameterValue" : "ValidationError",
+			    .missing = ec2 ? "MissingParameter" : "ValidationError"};
 	struct run run = {.pairs = pairs};
 	void *in = NULL;
 	int r;

@@ -124,6 +124,8 @@ static void test_shape_refused(void **state)
 		"InvalidParameterValue", "MinCount");
 	refused(EC2("RunInstances&ImageId=ami-12345678&MinCount=9223372036854775808&MaxCount=1"),
 		"InvalidParameterValue", "MinCount");
+	refused(EC2("RunInstances&ImageId=ami-12345678&MinCount=4294967297&MaxCount=1"),
+		"InvalidParameterValue", "2147483647");
 	refused(EC2("ImportKeyPair&KeyName=k&PublicKeyMaterial=%21%21"), "InvalidParameterValue",
 		"base64");
 }
@@ -151,6 +153,7 @@ static void test_missing(void **state)
 	refused(EC2("RunInstances&ImageId=ami-12345678&MinCount=1&MaxCount=1&InstanceId.1=x"),
 		"UnknownParameter", "InstanceId.1");
 	refused("Version=2016-11-15", "MissingAction", "Action");
+	refused(EC2("DescribeVpcs&Action=RunInstances"), "MalformedQueryString", "once");
 	refused("Action=DescribeVpcs", "MissingParameter", "Version");
 	refused("Action=DescribeVpcs&Version=2010-01-01", "NoSuchVersion", "2010-01-01");
 	refused(EC2("FrobInstances"), "InvalidAction", "not valid for this web service.");
@@ -220,7 +223,7 @@ static void test_member_lists(void **state)
 		assert_int_equal(wire_params_parse(a, bad[i], strlen(bad[i]), &params, NULL), 0);
 		assert_true(wire_query_decode(a, &sts_service, &action, &params, (void **)&in, &e) <
 			    0);
-		assert_string_equal(e.code, "InvalidParameterValue");
+		assert_string_equal(e.code, "ValidationError");
 	}
 }
 

@@ -87,10 +87,13 @@ class Shape:
     def limits(self):
         """(min, max) or None: ranges of numbers, lengths of the rest."""
         low, high = self.model.get("min"), self.model.get("max")
-        if low is None and high is None:
+        top, bottom = 2**63 - 1, 0
+        if self.kind in ("int", "double"):
+            bottom = -(2**63)
+        if self.model["type"] == "integer":
+            top, bottom = 2**31 - 1, -(2**31)
+        elif low is None and high is None:
             return None
-        top = 2**63 - 1
-        bottom = -(2**63) if self.kind in ("int", "double") else 0
         return (bottom if low is None else int(low), top if high is None else int(high))
 
     @property
