@@ -74,12 +74,20 @@ def pytest_runtest_makereport(item, call):
 
 def _stop(cloud, failed):
     _running.remove(cloud)
-    if failed and cloud.state.is_dir():
-        # Kept: a folder of its own, since taking the cloud down removes the state.
-        kept = cloud.state.with_name(cloud.state.name + "-log")
-        shutil.copytree(cloud.state / "log", kept, ignore_dangling_symlinks=True, dirs_exist_ok=True)
-        print(f"\nlogs kept in {kept}")
-    cloud.destroy()
+    # A copy, since taking the cloud down removes the state.
+    kept = cloud.state.with_name(cloud.state.name + "-log")
+    if (cloud.state / "log").is_dir():
+        shutil.copytree(cloud.state / "log", kept, dirs_exist_ok=True)
+    try:
+        cloud.destroy()
+    except AssertionError:
+        failed = True
+        raise
+    finally:
+        if failed:
+            print(f"\nlogs kept in {kept}")
+        else:
+            shutil.rmtree(kept, ignore_errors=True)
 
 
 def _session_cloud(request, hypervisor, *up_args, up_timeout, **settings):

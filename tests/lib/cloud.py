@@ -2,6 +2,7 @@
 """A cloud of its own for the tests: own state folder, id, ports and, with real guests, subnet."""
 import os
 import random
+import re
 import shlex
 import shutil
 import signal
@@ -23,6 +24,9 @@ PORTS = {"api": 0, "s3": 1, "clc": 2, "cc": 3, "nc": 4, "walrus": 5, "metadata":
          "ops-clc": 10, "ops-cc": 11, "ops-nc": 12, "ops-walrus": 13}
 PORT_SPAN = 20
 DAEMONS = ("clc", "cc", "nc", "walrus")
+
+# In a log: a report of a sanitizer, or the supervisor on a daemon that died of a fault of its own (not of a kill).
+CRASH = re.compile(r"Sanitizer: |runtime error: |signal=(4|5|6|7|8|11|31)\b")
 
 # What of the caller's environment reaches the programs: not the AWS settings, proxies and Python paths.
 KEPT = ("LANG", "LC_ALL", "TERM", "TZ", "SUDO_USER", "ASAN_OPTIONS", "UBSAN_OPTIONS", "LSAN_OPTIONS", "TSAN_OPTIONS")
@@ -173,7 +177,7 @@ class Cloud:
             return pid and pid != old_pid and self.healthy(daemon) and pid
         return wait_for(f"{daemon} to be started again", restarted, timeout_s)
 
-    def log_tails(self, lines=40):
+    def log_tails(self, lines=25):
         """{name: last lines} of every log."""
         tails = {}
         for path in sorted((self.state / "log").glob("*.log")):
@@ -198,22 +202,34 @@ class Cloud:
 
     # ---- the end ----
 
-    def destroy(self, keep=False):
-        """Take everything away. What then still runs is ended too, and told as an error."""
+    def crashes(self):
+        """What the logs tell of daemons that crashed, and of what sanitizers found: a restart may have hidden it."""
+        found = []
+        for path in sorted((self.state / "log").glob("*")):
+            for line in path.read_text(errors="replace").splitlines():
+                if CRASH.search(line):
+                    found.append(f"{path.name}: {line}")
+        return found
+
+    def destroy(self):
+        """Take everything away. Crashes, and what then still runs (it is ended too), are told as an error."""
         problems = []
-        try:
-            if self.started:
-                self.run("uninstall", "--yes", timeout=180)
-        except CommandFailed as e:
-            problems.append(str(e))
+        steps = [("down",), ("uninstall", "--yes")] if self.started else []
+        for step in steps:
+            try:
+                self.run(*step, timeout=180)
+            except CommandFailed as e:
+                problems.append(str(e))
+            problems += self.crashes() if step == ("down",) else []  # uninstall takes the logs away
         left = processes.sweep(self.state)
         if left:
             problems.append("left running: " + ", ".join(left))
-        if not keep and not problems:
-            shutil.rmtree(self.state, ignore_errors=True)
-            shutil.rmtree(self.env["HOME"], ignore_errors=True)
         if problems:
             raise AssertionError("\n".join(problems))
+        shutil.rmtree(self.state, ignore_errors=True)
+        shutil.rmtree(self.env["HOME"], ignore_errors=True)
+        if not any(self.root.iterdir()) and "MALLEE_TEST_ROOT" not in os.environ:
+            self.root.rmdir()
 
 
 def parse_exports(text):
