@@ -18,7 +18,7 @@ import sys
 import docs
 import emit_c
 import emit_handlers
-from model import ModelError, Service, load_json
+from model import ModelError, Service, load_json, load_model
 
 API_VERSIONS = {"ec2": "2016-11-15", "sts": "2011-06-15", "iam": "2010-05-08", "s3": "2006-03-01"}
 
@@ -43,7 +43,7 @@ def load_api(name, model, overlay, actions):
     served = load_json(actions).get(name)
     if served is None:
         raise ModelError("%s does not name %s" % (actions, name))
-    return Service(name, load_json(model), load_json(overlay), served)
+    return Service(name, load_model(model), load_json(overlay), served)
 
 
 def load_own(name, path, shared_path):

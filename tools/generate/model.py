@@ -40,6 +40,23 @@ def load_json(path):
         return json.load(f)
 
 
+def load_model(path):
+    """A model with botocore's own corrections (service-2.sdk-extras.json beside it), as botocore loads it."""
+    model = load_json(path)
+    extras = os.path.join(os.path.dirname(path), "service-2.sdk-extras.json")
+    if os.path.exists(extras):
+        merge(model, load_json(extras).get("merge", {}))
+    return model
+
+
+def merge(base, extra):
+    for key, value in extra.items():
+        if isinstance(value, dict) and isinstance(base.get(key), dict):
+            merge(base[key], value)
+        else:
+            base[key] = value
+
+
 class Member:
     """A member of a structure, as its structure sees it."""
 
