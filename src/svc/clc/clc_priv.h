@@ -124,7 +124,8 @@ struct record {
 	const char *id, *account;
 	int64_t seq; /* order of creation: for paging */
 	int64_t revision;
-	void *value; /* struct records_x * */
+	void *value;	 /* struct records_x * ; NULL from record_scan until record_decode */
+	const char *doc; /* record_scan only */
 };
 struct record_list {
 	size_t count;
@@ -139,6 +140,10 @@ int record_get_by_name(struct clc *c, struct arena *a, enum clc_kind k, const ch
 /* account NULL: all. since_revision 0: all. */
 int record_list(struct clc *c, struct arena *a, enum clc_kind k, const char *account,
 		int64_t since_revision, struct record_list *ret, struct error *e);
+/* The same without reading the documents, for who needs few of many: record_decode() reads one. */
+int record_scan(struct clc *c, struct arena *a, enum clc_kind k, const char *account,
+		struct record_list *ret, struct error *e);
+int record_decode(struct arena *a, enum clc_kind k, struct record *r, struct error *e);
 /* name may be NULL. -EEXIST (e untouched) when the name is taken. */
 int record_put(struct clc *c, enum clc_kind k, const char *account, const char *id,
 	       const char *name, const void *value, struct error *e);

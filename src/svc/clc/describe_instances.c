@@ -163,7 +163,8 @@ static int load(struct reader *rd, const struct wire_string_list *ids, struct re
 	if (ids->count)
 		r = ec2_get_many(rd->call, KIND_INSTANCE, ids, ret);
 	else
-		r = ec2_list(rd->call, KIND_INSTANCE, ret);
+		r = record_scan(rd->call->clc, rd->call->arena, KIND_INSTANCE, rd->call->account_id,
+				ret, &rd->call->error);
 	if (r >= 0 && (!ids->count || ids->count > FEW))
 		r = tag_index_load(rd->call, &rd->index);
 	return r;
@@ -187,7 +188,7 @@ static struct ec2_reservation reservation_of(const struct records_instance *i)
 	};
 }
 
-static int select_items(struct reader *rd, const struct record_list *l, const struct filter_set *f,
+static int select_items(struct reader *rd, struct record_list *l, const struct filter_set *f,
 			struct page *page, struct found *ret)
 {
 	struct found out = {
@@ -195,18 +196,21 @@ static int select_items(struct reader *rd, const struct record_list *l, const st
 	    .reservations = arena_new_array(rd->call->arena, const char *, l->count),
 	};
 
-	for (size_t i = 0; i < l->count; i++) {
-		const struct records_instance *rec = l->items[i].value;
-		struct ec2_reservation parent = reservation_of(rec);
+	for (size_t i = 0; i < l->count && !page->more; i++) {
 		struct ec2_instance *item = &out.items[out.count];
 		struct ec2_tag_list tags = {0};
 
-		/* Not worth building when an earlier page had it. */
+		/* Not worth reading when an earlier page had it. */
 		if (l->items[i].seq <= page->after_seq)
 			continue;
-		int r = read_tags(rd, rec->instance_id, &tags);
+		int r =
+		    record_decode(rd->call->arena, KIND_INSTANCE, &l->items[i], &rd->call->error);
+		if (r >= 0)
+			r = read_tags(rd, l->items[i].id, &tags);
 		if (r < 0)
 			return r;
+		const struct records_instance *rec = l->items[i].value;
+		struct ec2_reservation parent = reservation_of(rec);
 		instance_to_reply(rd->call, rec, tags, item);
 		if (!filter_set_match(f, item, &parent) || !page_take(page, l->items[i].seq))
 			continue;

@@ -76,12 +76,36 @@ static void status_of(struct ec2_call *call, const struct records_instance *i, b
 	};
 }
 
+static int select_items(struct ec2_call *call, bool all, const struct filter_set *filters,
+			struct record_list *l, struct page *page,
+			struct ec2_instance_status_list *out)
+{
+	bool cluster_up = cluster_reachable(call->clc->cluster, NULL);
+
+	out->set = true;
+	out->items = arena_new_array(call->arena, struct ec2_instance_status, l->count);
+	for (size_t i = 0; i < l->count && !page->more; i++) {
+		struct ec2_instance_status *item = &out->items[out->count];
+
+		if (l->items[i].seq <= page->after_seq)
+			continue;
+		int r = record_decode(call->arena, KIND_INSTANCE, &l->items[i], &call->error);
+		if (r < 0)
+			return r;
+		if (!all && instance_state_of(l->items[i].value) != INSTANCE_RUNNING)
+			continue;
+		status_of(call, l->items[i].value, cluster_up, item);
+		if (filter_set_match(filters, item, NULL) && page_take(page, l->items[i].seq))
+			out->count++;
+	}
+	return 0;
+}
+
 int ec2_describe_instance_status(struct ec2_call *call,
 				 const struct ec2_describe_instance_status_request *in,
 				 struct ec2_describe_instance_status_result *out)
 {
 	bool all = in->include_all_instances.set && in->include_all_instances.value;
-	bool cluster_up = cluster_reachable(call->clc->cluster, NULL);
 	struct filter_set *filters;
 	struct record_list l;
 	struct page page;
@@ -93,21 +117,12 @@ int ec2_describe_instance_status(struct ec2_call *call,
 	if (r >= 0 && in->instance_ids.count)
 		r = ec2_get_many(call, KIND_INSTANCE, &in->instance_ids, &l);
 	else if (r >= 0)
-		r = ec2_list(call, KIND_INSTANCE, &l);
+		r = record_scan(call->clc, call->arena, KIND_INSTANCE, call->account_id, &l,
+				&call->error);
+	if (r >= 0)
+		r = select_items(call, all, filters, &l, &page, &out->instance_statuses);
 	if (r < 0)
 		return r;
-	struct ec2_instance_status_list *list = &out->instance_statuses;
-	list->set = true;
-	list->items = arena_new_array(call->arena, struct ec2_instance_status, l.count);
-	for (size_t i = 0; i < l.count; i++) {
-		struct ec2_instance_status *item = &list->items[list->count];
-
-		if (!all && instance_state_of(l.items[i].value) != INSTANCE_RUNNING)
-			continue;
-		status_of(call, l.items[i].value, cluster_up, item);
-		if (filter_set_match(filters, item, NULL) && page_take(&page, l.items[i].seq))
-			list->count++;
-	}
 	out->next_token = page_token(call->arena, &page);
 	return 0;
 }

@@ -27,20 +27,38 @@ const struct clc_kind_info clc_kinds[KIND_COUNT] = {
 		     "InvalidSubnetID.NotFound", "subnet ID", "subnet"},
 };
 
+int record_decode(struct arena *a, enum clc_kind k, struct record *r, struct error *e)
+{
+	struct error why = {0};
+
+	if (r->value)
+		return 0;
+	if (wire_json_decode(a, clc_kinds[k].shape, r->doc, strlen(r->doc), false, &r->value,
+			     &why) < 0)
+		return error_set(e, "InternalError", "The record of %s %s cannot be read: %s",
+				 clc_kinds[k].kind, r->id, why.message);
+	r->doc = NULL;
+	return 0;
+}
+
+static struct record undecoded(const struct state_object *o)
+{
+	return (struct record){.id = o->id,
+			       .account = o->account,
+			       .seq = o->created_seq,
+			       .revision = o->revision,
+			       .doc = o->doc};
+}
+
 static int decode(struct arena *a, enum clc_kind k, const struct state_object *o,
 		  struct record *ret, struct error *e)
 {
-	struct record r = {
-	    .id = o->id, .account = o->account, .seq = o->created_seq, .revision = o->revision};
-	struct error why = {0};
-	int n =
-	    wire_json_decode(a, clc_kinds[k].shape, o->doc, strlen(o->doc), false, &r.value, &why);
+	struct record r = undecoded(o);
+	int n = record_decode(a, k, &r, e);
 
-	if (n < 0)
-		return error_set(e, "InternalError", "The record of %s %s cannot be read: %s",
-				 clc_kinds[k].kind, o->id, why.message);
-	*ret = r;
-	return 0;
+	if (n >= 0)
+		*ret = r;
+	return n;
 }
 
 int record_get(struct clc *c, struct arena *a, enum clc_kind k, const char *id, struct record *ret,
@@ -61,8 +79,8 @@ int record_get_by_name(struct clc *c, struct arena *a, enum clc_kind k, const ch
 	return n < 0 ? n : decode(a, k, &o, ret, e);
 }
 
-int record_list(struct clc *c, struct arena *a, enum clc_kind k, const char *account,
-		int64_t since_revision, struct record_list *ret, struct error *e)
+static int list_undecoded(struct clc *c, struct arena *a, enum clc_kind k, const char *account,
+			  int64_t since_revision, struct record_list *ret, struct error *e)
 {
 	struct state_object *objects;
 	struct record_list l = {0};
@@ -73,13 +91,31 @@ int record_list(struct clc *c, struct arena *a, enum clc_kind k, const char *acc
 	if (n < 0)
 		return n;
 	l.items = arena_new_array(a, struct record, count);
-	for (size_t i = 0; i < count; i++) {
-		n = decode(a, k, &objects[i], &l.items[l.count++], e);
-		if (n < 0)
-			return n;
+	while (l.count < count) {
+		l.items[l.count] = undecoded(&objects[l.count]);
+		l.count++;
 	}
 	*ret = l;
 	return 0;
+}
+
+int record_scan(struct clc *c, struct arena *a, enum clc_kind k, const char *account,
+		struct record_list *ret, struct error *e)
+{
+	return list_undecoded(c, a, k, account, 0, ret, e);
+}
+
+int record_list(struct clc *c, struct arena *a, enum clc_kind k, const char *account,
+		int64_t since_revision, struct record_list *ret, struct error *e)
+{
+	struct record_list l;
+	int n = list_undecoded(c, a, k, account, since_revision, &l, e);
+
+	for (size_t i = 0; n >= 0 && i < l.count; i++)
+		n = record_decode(a, k, &l.items[i], e);
+	if (n >= 0)
+		*ret = l;
+	return n;
 }
 
 int record_put(struct clc *c, enum clc_kind k, const char *account, const char *id,
