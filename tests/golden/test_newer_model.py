@@ -5,6 +5,7 @@ golden requests and replies hold between that botocore and codecs built from its
 """
 
 import glob
+import json
 import os
 import subprocess
 import sys
@@ -52,12 +53,19 @@ def flags(*what):
                "libcap-ng").stdout.split()
 
 
+def sanitizers():
+    """What the archives were built with has to be linked with."""
+    with open(os.path.join(golden.BUILD, "meson-info", "intro-buildoptions.json"), encoding="utf-8") as f:
+        options = {o["name"]: o["value"] for o in json.load(f)}
+    return [] if options["b_sanitize"] == "none" else ["-fsanitize=" + options["b_sanitize"]]
+
+
 @pytest.fixture(scope="module")
 def newer_tool(generated, tmp_path_factory):
     out = str(tmp_path_factory.mktemp("tool") / "golden_tool")
     archives = [os.path.join(golden.BUILD, "src", n, "libmallee_%s.a" % n)
                 for n in ("wire", "tls", "os", "base")]
-    done = run("cc", "-std=gnu17", "-D_GNU_SOURCE", "-Wall", "-Werror", "-fno-strict-aliasing",
+    done = run("cc", "-std=gnu17", "-D_GNU_SOURCE", "-Wall", "-Werror", "-fno-strict-aliasing", *sanitizers(),
                "-I", os.path.join(golden.ROOT, "src"), "-I", str(generated.parent), *flags("--cflags"),
                os.path.join(HERE, "golden_tool.c"), *sorted(glob.glob(str(generated / "*.c"))),
                "-Wl,--start-group", *archives, "-Wl,--end-group", *flags("--libs"), "-lpthread", "-lm",
