@@ -33,13 +33,12 @@ static int need_state(const struct settings *s, struct error *e)
 
 static int need_root(const struct settings *s, const char *command, struct error *e)
 {
-	_cleanup_(freep) char *dir = program_dir();
+	_cleanup_(freep) char *call = program_to_call();
 
 	if (geteuid() == 0 || is_fake(s))
 		return 0;
-	return error_set(e, "NotRoot",
-			 "This needs root. Nothing was changed. Run:\n  sudo %s/mallee %s", dir,
-			 command);
+	return error_set(e, "NotRoot", "This needs root. Nothing was changed. Run:\n  sudo %s %s",
+			 call, command);
 }
 
 /* libvirtd may be down with the cloud: domains are files then, and only it can read them. */

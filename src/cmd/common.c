@@ -120,6 +120,18 @@ static char *build_tree(const char *dir)
 	return NULL;
 }
 
+char *program_to_call(void)
+{
+	_cleanup_(freep) char *dir = program_dir(), *build = build_tree(dir);
+	const char *state = getenv("MALLEE_STATE");
+	char *call;
+
+	if (asprintf(&call, "%s%s%s%s/mallee", state ? "MALLEE_STATE=" : "", state ? state : "",
+		     state ? " " : "", build ? build : dir) < 0)
+		abort();
+	return call;
+}
+
 char *share_path(const char *name)
 {
 	_cleanup_(freep) char *dir = program_dir(), *build = build_tree(dir);

@@ -179,6 +179,12 @@ int cmd_doctor(int argc, char **argv)
 	if (load_settings(&s))
 		return 1;
 	d.settings = s;
+	if (!*settings_get(s, SETTING_CLOUD_ID)) {
+		printf("There is no cloud in %s yet; `mallee up` makes one.\n",
+		       settings_get(s, SETTING_STATE));
+		check_preflight(&d, s);
+		return d.wrong ? 1 : 0;
+	}
 	check_preflight(&d, s);
 	check_services(&d);
 	check_hypervisor(&d);

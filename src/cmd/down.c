@@ -28,13 +28,23 @@ bool cloud_runs(const struct settings *s)
 /* Only the node controller can stop guests: where it died, it is started again first. */
 static int need_node(const struct settings *s, struct error *e)
 {
-	struct error why = {0};
-	int r;
+	const struct service *nc = &services[SERVICE_COUNT - 1];
+	int64_t until_ms = clock_mono_ms() + 20000;
+	int r = supervisor_start(s, e);
 
-	if (service_health(s, &services[SERVICE_COUNT - 1], &why) == 0)
-		return 0;
-	r = supervisor_start(s, e);
-	return r < 0 ? r : services_wait(s, 20000, e);
+	while (r == 0) {
+		struct error why = {0};
+
+		if (service_pid(s, nc) > 0 && service_health(s, nc, &why) == 0)
+			return 0;
+		if (clock_mono_ms() > until_ms)
+			return error_set(
+			    e, "NotHealthy",
+			    "The node controller, which stops the guests, is not well: %s",
+			    *why.message ? why.message : "it does not run");
+		usleep(50000);
+	}
+	return r;
 }
 
 static int wait_drained(struct client *c, int64_t until_ms, struct error *e)

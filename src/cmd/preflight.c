@@ -15,15 +15,14 @@
 
 static int check_root(const struct settings *s, struct error *e)
 {
-	_cleanup_(freep) char *dir = program_dir();
-	const char *state = getenv("MALLEE_STATE");
+	_cleanup_(freep) char *call = program_to_call();
 
 	if (geteuid() == 0 || is_fake(s))
 		return 0;
 	return error_set(
 	    e, "NotRoot",
-	    "Running virtual machines on this host needs root. Nothing was changed. Run:\n  sudo %s%s%s%s/mallee up",
-	    state ? "MALLEE_STATE=" : "", state ? state : "", state ? " " : "", dir);
+	    "Running virtual machines on this host needs root. Nothing was changed. Run:\n  sudo %s up",
+	    call);
 }
 
 static int check_port(const char *address, uint16_t port, struct error *e)

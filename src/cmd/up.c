@@ -101,12 +101,23 @@ int services_wait(const struct settings *s, int timeout_ms, struct error *e)
 	return 0;
 }
 
-/* `mallee down` drained the node. */
+/* `mallee down` drained the node, which is why the cluster may not be well before this. */
 static int resume(struct client *c, struct error *e)
 {
-	_cleanup_(arena_freep) struct arena *a = arena_new();
+	int64_t until = clock_mono_ms() + HEALTHY_TIMEOUT_MS;
 
-	return client_rpc(c, PEER_NC, &node_service, "Resume", NULL, a, NULL, 30000, e);
+	for (;;) {
+		_cleanup_(arena_freep) struct arena *a = arena_new();
+		struct error why = {0};
+
+		if (client_rpc(c, PEER_NC, &node_service, "Resume", NULL, a, NULL, 30000, &why) ==
+		    0)
+			return 0;
+		if (clock_mono_ms() > until)
+			return error_set(e, why.code, "%s The node controller's log: nc.log",
+					 why.message);
+		usleep(50000);
+	}
 }
 
 static int wait_node(struct client *c, const char **ret_text, struct arena *a, struct error *e)
@@ -156,11 +167,11 @@ static int bring_up(struct settings *s, struct error *e)
 	renew(s);
 	r = supervisor_start(s, e);
 	if (r == 0)
-		r = services_wait(s, HEALTHY_TIMEOUT_MS, e);
-	if (r == 0)
 		r = client_new(s, &c, e);
 	if (r == 0)
 		r = resume(c, e);
+	if (r == 0)
+		r = services_wait(s, HEALTHY_TIMEOUT_MS, e);
 	if (r == 0)
 		r = wait_node(c, &node, a, e);
 	if (r < 0)
@@ -173,21 +184,15 @@ static int bring_up(struct settings *s, struct error *e)
 
 static void print_how(const struct settings *s, const struct first *f)
 {
-	_cleanup_(freep) char *dir = program_dir();
-	const char *prefix = str_eq(settings_get(s, SETTING_STATE), "/var/lib/mallee")
-				 ? ""
-				 : settings_get(s, SETTING_STATE);
-	const char *variable = *prefix ? "MALLEE_STATE=" : "", *space = *prefix ? " " : "";
+	_cleanup_(freep) char *call = program_to_call();
 
 	if (f && !is_fake(s))
 		printf("\nThe first instance answers:\n  ssh -i %s root@%s\n", f->key_path,
 		       f->address);
 	printf("\nEC2 API  http://%s:%u\nS3 API   http://%s:%u\n", public_host(s),
 	       settings_port(s, PORT_API), public_host(s), settings_port(s, PORT_S3));
-	printf(
-	    "\nUse it:\n  %s%s%s%s/mallee aws ec2 describe-instances\n  eval \"$(%s%s%s%s/mallee env)\"\n  %s%s%s%s/mallee status\n",
-	    variable, prefix, space, dir, variable, prefix, space, dir, variable, prefix, space,
-	    dir);
+	printf("\nUse it:\n  %s aws ec2 describe-instances\n  eval \"$(%s env)\"\n  %s status\n",
+	       call, call, call);
 }
 
 static int make_first(const struct settings *s, struct first *f, struct error *e)
