@@ -34,13 +34,13 @@ static const struct metric_desc metric_descs[NC_METRIC_COUNT] = {
 		     "Things of the guests' network found changed and mended", METRIC_COUNTER},
 };
 
-/* What root keeps: taps, rules and raw ARP; files of other users; dnsmasq, which is started and
- * drops its rights by itself. */
+/* What root keeps: taps, rules and raw ARP; files of other users; dnsmasq, which is started, looked at
+ * (the network namespace of another user's process takes CAP_SYS_PTRACE) and drops its rights itself. */
 #define CAP(c) (UINT64_C(1) << (c))
 #define NC_CAPS                                                                                    \
 	(CAP(CAP_NET_ADMIN) | CAP(CAP_NET_RAW) | CAP(CAP_NET_BIND_SERVICE) | CAP(CAP_CHOWN) |      \
 	 CAP(CAP_DAC_OVERRIDE) | CAP(CAP_FOWNER) | CAP(CAP_KILL) | CAP(CAP_SETUID) |               \
-	 CAP(CAP_SETGID) | CAP(CAP_SETPCAP))
+	 CAP(CAP_SETGID) | CAP(CAP_SETPCAP) | CAP(CAP_SYS_PTRACE))
 
 static int read_boot_id(char out[static 40], struct error *e)
 {
