@@ -7,6 +7,8 @@
 #include <sys/mman.h>
 #include <sys/wait.h>
 
+#include "base/clock.h"
+
 /*
  * A child writes, overwrites, deletes and completes uploads on several threads and is killed at a
  * random moment, again and again on the same store. It notes in shared memory, which outlives it,
@@ -15,6 +17,8 @@
  * it, whole; and no data file is there that no object needs.
  */
 #define ROUNDS 300
+#define MIN_ROUNDS 50
+#define MAX_MS 15000 /* on a slow machine fewer rounds have to do */
 #define THREADS 3
 #define KEYS 4 /* of each thread */
 #define PART STORE_PART_MIN
@@ -30,6 +34,7 @@ struct note {
 struct notes {
 	struct note keys[THREADS][KEYS];
 	atomic_uint done;
+	atomic_bool opened; /* by this round's child */
 };
 
 struct child {
@@ -121,6 +126,7 @@ static void child_run(const char *dir, struct notes *notes, unsigned seed)
 
 	if (store_open(dir, &s, &e) < 0 || store_bucket_get(s, a, "bucket", &b, &e) < 0)
 		_exit(2);
+	atomic_store(&notes->opened, true);
 	for (unsigned i = 0; i < THREADS; i++) {
 		pthread_t t;
 
@@ -177,25 +183,38 @@ static void check(struct fixture *f, struct notes *notes)
 	assert_true(fixture_files(f) <= 2 * objects);
 }
 
+/* Mostly some milliseconds into its work, at times while it still opens the store. */
+static void let_it_run(struct notes *notes, unsigned *seed)
+{
+	bool while_opening = rand_r(seed) % 8 == 0;
+
+	for (int i = 0; !while_opening && i < 50000 && !atomic_load(&notes->opened); i++)
+		usleep(200);
+	usleep((unsigned)rand_r(seed) % 15000);
+}
+
 static void test_kill(void **state)
 {
 	struct fixture *f = *state;
 	struct notes *notes =
 	    mmap(NULL, sizeof(*notes), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	int64_t until_ms = clock_mono_ms() + MAX_MS;
 	unsigned seed = 20261122;
 	struct error e = {0};
+	int rounds = 0;
 
 	assert_ptr_not_equal(notes, MAP_FAILED);
-	for (int i = 0; i < ROUNDS; i++) {
+	for (; rounds < ROUNDS && (rounds < MIN_ROUNDS || clock_mono_ms() < until_ms); rounds++) {
 		int status;
 
 		store_close(TAKE_PTR(f->s));
+		atomic_store(&notes->opened, false);
 		pid_t pid = fork();
 
 		assert_true(pid >= 0);
 		if (pid == 0)
-			child_run(f->dir, notes, seed + (unsigned)i * 16);
-		usleep(1000 + (unsigned)rand_r(&seed) % 20000);
+			child_run(f->dir, notes, seed + (unsigned)rounds * 16);
+		let_it_run(notes, &seed);
 		kill(pid, SIGKILL);
 		assert_int_equal(waitpid(pid, &status, 0), pid);
 		assert_true(WIFSIGNALED(status));
@@ -203,8 +222,8 @@ static void test_kill(void **state)
 		check(f, notes);
 	}
 	print_message("%u operations acknowledged before %d kills\n", atomic_load(&notes->done),
-		      ROUNDS);
-	assert_true(atomic_load(&notes->done) > ROUNDS); /* else this tested nothing */
+		      rounds);
+	assert_true(atomic_load(&notes->done) > (unsigned)rounds); /* else this tested nothing */
 	munmap(notes, sizeof(*notes));
 }
 
