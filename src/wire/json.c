@@ -229,9 +229,11 @@ int wire_json_decode(struct arena *a, const struct wire_shape *shape, const char
 
 /* --- encoding ------------------------------------------------------------------------------- */
 
-static void put_string(struct buf *out, const char *s, size_t len)
+static void put_string(struct buf *out, const char *raw)
 {
-	size_t start = 0;
+	_cleanup_(buf_done) struct buf room = BUF_INIT;
+	const char *s = utf8_clean(&room, raw);
+	size_t start = 0, len = strlen(s);
 
 	buf_putc(out, '"');
 	for (size_t i = 0; i < len; i++) {
@@ -270,9 +272,7 @@ static void encode_scalar(const struct wire_shape *shape, bool item, const void 
 
 	scalar_load(shape, item, src, &v);
 	if (shape->type == WIRE_STRING) {
-		const char *s = v.string ? v.string : "";
-
-		put_string(out, s, strlen(s));
+		put_string(out, v.string ? v.string : "");
 	} else if (shape->type == WIRE_BLOB || shape->type == WIRE_TIME) {
 		buf_putc(out, '"');
 		scalar_print(shape, WIRE_TIME_ISO, &v, out);
@@ -300,13 +300,11 @@ static void encode_map(const struct wire_map *map, struct buf *out)
 {
 	buf_putc(out, '{');
 	for (size_t i = 0; i < map->count; i++) {
-		const char *value = map->items[i].value ? map->items[i].value : "";
-
 		if (i > 0)
 			buf_putc(out, ',');
-		put_string(out, map->items[i].key, strlen(map->items[i].key));
+		put_string(out, map->items[i].key);
 		buf_putc(out, ':');
-		put_string(out, value, strlen(value));
+		put_string(out, map->items[i].value ? map->items[i].value : "");
 	}
 	buf_putc(out, '}');
 }

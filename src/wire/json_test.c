@@ -153,6 +153,19 @@ static void test_unknown_members(void **state)
 	assert_string_equal(in->epoch, "e");
 }
 
+/* A message that was cut within a character, say. */
+static void test_bad_text(void **state)
+{
+	const struct wire_shape *shape = &shared_shape_describe_instances_request;
+	struct shared_describe_instances_request in = {.epoch = "caf\xc3"}, *out = NULL;
+	_cleanup_(arena_freep) struct arena *a = arena_new();
+	_cleanup_(buf_done) struct buf text = BUF_INIT;
+
+	wire_json_encode(shape, &in, &text);
+	assert_int_equal(decode(a, shape, text.data, true, (void **)&out, NULL), 0);
+	assert_string_equal(out->epoch, "caf\xef\xbf\xbd");
+}
+
 static void test_deep(void **state)
 {
 	_cleanup_(buf_done) struct buf text = BUF_INIT;
@@ -188,13 +201,10 @@ static void test_copy(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(test_round_trip),
-	    cmocka_unit_test(test_presence),
-	    cmocka_unit_test(test_empty_list),
-	    cmocka_unit_test(test_types_refused),
-	    cmocka_unit_test(test_unknown_members),
-	    cmocka_unit_test(test_deep),
-	    cmocka_unit_test(test_copy),
+	    cmocka_unit_test(test_round_trip),	    cmocka_unit_test(test_presence),
+	    cmocka_unit_test(test_empty_list),	    cmocka_unit_test(test_types_refused),
+	    cmocka_unit_test(test_unknown_members), cmocka_unit_test(test_deep),
+	    cmocka_unit_test(test_bad_text),	    cmocka_unit_test(test_copy),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -266,10 +266,11 @@ static void test_reply_escapes(void **state)
 	    0);
 	assert_string_equal(back->tags.items[0].key, "a\xef\xbf\xbd<&>\"\r\n");
 	assert_string_equal(back->tags.items[0].value, "\xef\xbf\xbd\xef\xbf\xbd");
-	tag.key = "\xff";
+	tag.key = "a\xff\xc3\xa9\xe2\x82";
 	buf_reset(&xml);
 	wire_query_reply(&ec2_service, act, &out, "r", &xml);
-	assert_non_null(strstr(xml.data, "<key>\xef\xbf\xbd</key>"));
+	assert_non_null(
+	    strstr(xml.data, "<key>a\xef\xbf\xbd\xc3\xa9\xef\xbf\xbd\xef\xbf\xbd</key>"));
 }
 
 static void test_statuses(void **state)

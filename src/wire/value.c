@@ -200,6 +200,28 @@ void scalar_print(const struct wire_shape *shape, uint8_t time_format, const str
 	}
 }
 
+const char *utf8_clean(struct buf *room, const char *s)
+{
+	size_t len = strlen(s);
+
+	if (utf8_valid(s, len))
+		return s;
+	for (size_t i = 0; i < len;) {
+		size_t n = 1;
+
+		while (n <= 4 && n <= len - i && !utf8_valid(s + i, n))
+			n++;
+		if (n <= 4 && n <= len - i) {
+			buf_append(room, s + i, n);
+			i += n;
+		} else {
+			buf_puts(room, UTF8_REPLACEMENT);
+			i++;
+		}
+	}
+	return room->data;
+}
+
 /* "must be 1 to 50", "must have at most 3 items", …; -ERANGE when n is outside. */
 static int in_range(const struct wire_shape *shape, double n, const char *verb, const char *unit,
 		    char *why, size_t why_size)

@@ -52,6 +52,11 @@ int scalar_parse(struct arena *a, const struct wire_shape *shape, const char *te
 void scalar_print(const struct wire_shape *shape, uint8_t time_format, const struct wire_scalar *v,
 		  struct buf *out);
 
+/* s, or a copy in room with U+FFFD for each byte that is no UTF-8: text from the host (a message
+ * cut short, a name in another encoding) must not make a reply or a record that nobody can read. */
+#define UTF8_REPLACEMENT "\xef\xbf\xbd"
+const char *utf8_clean(struct buf *room, const char *s);
+
 /* The shape's limits: ranges of numbers, lengths of strings (in characters) and blobs. 0 or
  * -ERANGE; with why, a phrase such as "must be 1 to 50" for a message. */
 int scalar_check(const struct wire_shape *shape, const struct wire_scalar *v, char *why,

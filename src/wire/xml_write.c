@@ -6,8 +6,6 @@
 #include "wire/value_priv.h"
 #include "wire/xml_priv.h"
 
-#define REPLACEMENT "\xef\xbf\xbd" /* U+FFFD */
-
 /* Why a byte cannot stand as it is; NULL when it can. */
 static const char *escape_of(unsigned char c, const char *next, bool attribute)
 {
@@ -28,21 +26,18 @@ static const char *escape_of(unsigned char c, const char *next, bool attribute)
 		return attribute ? "&#10;" : NULL;
 	}
 	if (c < 0x20)
-		return REPLACEMENT;
+		return UTF8_REPLACEMENT;
 	/* U+FFFE and U+FFFF */
 	if (c == 0xef && (unsigned char)next[0] == 0xbf && (unsigned char)next[1] >= 0xbe)
-		return REPLACEMENT;
+		return UTF8_REPLACEMENT;
 	return NULL;
 }
 
-static void put_text(struct buf *out, const char *s, bool attribute)
+static void put_text(struct buf *out, const char *raw, bool attribute)
 {
-	const char *start = s;
+	_cleanup_(buf_done) struct buf room = BUF_INIT;
+	const char *s = utf8_clean(&room, raw), *start = s;
 
-	if (!utf8_valid(s, strlen(s))) {
-		buf_puts(out, REPLACEMENT); /* our own mistake; the reply stays well-formed */
-		return;
-	}
 	for (; *s; s++) {
 		const char *escape = escape_of((unsigned char)*s, s + 1, attribute);
 

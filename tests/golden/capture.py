@@ -4,9 +4,11 @@
 Captures what boto3 really puts on the wire for the calls below (signing, checksums, hooks and all)
 without a network: the request is caught before it is sent and a plain reply returned.
 
-    capture.py [FILE]     prints the captures, or writes them; captured.json is the one in use
+    MALLEE_BUILD=build capture.py captured-VERSION.json
 
-test_captured.py replays the file and compares with the values beside it.
+writes the requests of the botocore of that version (another than the installed one: by PYTHONPATH), and
+beside each the value that our decoder reads in it. Read the difference before you keep it:
+test_captured.py holds the decoder to these values from then on.
 """
 
 import json
@@ -17,6 +19,7 @@ import boto3
 import botocore.awsrequest
 import botocore.config
 import botocore.exceptions
+import tool
 
 CALLS = [
     ("ec2", "run_instances", {
@@ -123,14 +126,14 @@ def as_json(service, request):
 
 
 def main():
-    captures = [{"call": method, "request": capture(service, method, params)}
-                for service, method, params in CALLS]
-    text = json.dumps(captures, indent=1, ensure_ascii=False) + "\n"
-    if len(sys.argv) > 1:
-        with open(sys.argv[1], "w", encoding="utf-8") as f:
-            f.write(text)
-    else:
-        print(text, end="")
+    codecs = tool.Tool()
+    captures = []
+    for service, method, params in CALLS:
+        request = capture(service, method, params)
+        captures.append({"call": method, "request": request, "value": codecs.ask(**request)["value"]})
+    with open(sys.argv[1], "w", encoding="utf-8") as f:
+        json.dump(captures, f, indent=1, ensure_ascii=False)
+        f.write("\n")
 
 
 if __name__ == "__main__":
