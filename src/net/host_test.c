@@ -350,13 +350,14 @@ static bool blocked(struct net *net)
 
 static void test_iptables(void **state)
 {
-	static const char *const firewalls[] = {
-	    "iptables-nft -P FORWARD DROP",
-	    "iptables-nft -P INPUT DROP && iptables-nft -A FORWARD -j REJECT --reject-with icmp-host-prohibited",
-	    /* as Docker leaves it */
-	    "iptables-nft -N DOCKER-USER && iptables-nft -A FORWARD -j DOCKER-USER && iptables-nft -A DOCKER-USER -j RETURN && "
-	    "iptables-nft -P FORWARD DROP",
-	};
+	/* as Docker leaves it */
+	static const char docker[] =
+	    "iptables-nft -N DOCKER-USER && iptables-nft -A FORWARD -j DOCKER-USER && "
+	    "iptables-nft -A DOCKER-USER -j RETURN && iptables-nft -P FORWARD DROP";
+	static const char rejecting[] =
+	    "iptables-nft -P INPUT DROP && "
+	    "iptables-nft -A FORWARD -j REJECT --reject-with icmp-host-prohibited";
+	static const char *const firewalls[] = {"iptables-nft -P FORWARD DROP", rejecting, docker};
 	static const unsigned rules[] = {2, 3, 2};
 
 	if (access("/usr/sbin/iptables-nft", X_OK) < 0) {

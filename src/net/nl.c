@@ -119,36 +119,54 @@ static void nest_end(struct request *q, struct rtattr *a)
 
 /* --- exchanging --- */
 
-/* One datagram of the answer. 1: more to come, 0: complete, else the kernel's error or fn's. */
-static int digest(struct nl *nl, ssize_t n, message_fn *fn, void *ctx)
+/* NULL at the end of the datagram, or where it is cut. */
+static const struct nlmsghdr *message_at(const struct nl *nl, size_t off, size_t len)
 {
-	struct nlmsghdr *h = (struct nlmsghdr *)nl->reply;
-	int left = (int)n; /* signed: NLMSG_NEXT may take padding that is not there */
+	const struct nlmsghdr *h = (const struct nlmsghdr *)(nl->reply + off);
 
-	for (; NLMSG_OK(h, left); h = NLMSG_NEXT(h, left)) {
+	if (off > len || len - off < sizeof(*h) || h->nlmsg_len < sizeof(*h) ||
+	    h->nlmsg_len > len - off)
+		return NULL;
+	return h;
+}
+
+/* Of NLMSG_ERROR, and of NLMSG_DONE, which may bring the error of a dump. */
+static int error_of(const struct nlmsghdr *h)
+{
+	int err;
+
+	if (h->nlmsg_len < NLMSG_LENGTH(sizeof(err)))
+		return h->nlmsg_type == NLMSG_DONE ? 0 : -EBADMSG;
+	memcpy(&err, NLMSG_DATA(h), sizeof(err));
+	return err;
+}
+
+/* One datagram of the answer: the kernel's error, fn's non-zero result, or 0; *ret_more: it goes
+ * on. */
+static int digest(struct nl *nl, size_t len, message_fn *fn, void *ctx, bool *ret_more)
+{
+	const struct nlmsghdr *h;
+
+	*ret_more = false;
+	for (size_t off = 0; (h = message_at(nl, off, len)); off += NLMSG_ALIGN(h->nlmsg_len)) {
 		int r;
 
 		if (h->nlmsg_seq != nl->seq || h->nlmsg_pid != nl->port)
 			continue;
-		if (h->nlmsg_type == NLMSG_DONE)
-			return 0;
-		if (h->nlmsg_type == NLMSG_ERROR) {
-			const struct nlmsgerr *err = NLMSG_DATA(h);
-
-			return h->nlmsg_len < NLMSG_LENGTH(sizeof(*err)) ? -EBADMSG : err->error;
-		}
+		if (h->nlmsg_type == NLMSG_DONE || h->nlmsg_type == NLMSG_ERROR)
+			return error_of(h);
 		r = fn ? fn(ctx, h) : 0;
-		if (r)
+		if (r || !(h->nlmsg_flags & NLM_F_MULTI))
 			return r;
-		if (!(h->nlmsg_flags & NLM_F_MULTI))
-			return 0;
 	}
-	return 1;
+	*ret_more = true;
+	return 0;
 }
 
 static int exchange(struct nl *nl, struct request *q, message_fn *fn, void *ctx)
 {
 	struct sockaddr_nl kernel = {.nl_family = AF_NETLINK};
+	bool more;
 	int r;
 
 	q->h.nlmsg_seq = ++nl->seq;
@@ -165,8 +183,8 @@ static int exchange(struct nl *nl, struct request *q, message_fn *fn, void *ctx)
 			return -errno;
 		if ((size_t)n > sizeof(nl->reply))
 			return -EMSGSIZE;
-		r = digest(nl, n, fn, ctx);
-	} while (r == 1);
+		r = digest(nl, n, fn, ctx, &more);
+	} while (more);
 	return r;
 }
 
