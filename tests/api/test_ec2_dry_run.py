@@ -37,6 +37,7 @@ ARGUMENTS = {
     "GetConsoleOutput": lambda t: dict(InstanceId=t["i"]),
     "ImportKeyPair": lambda t: dict(KeyName=KEY + "y", PublicKeyMaterial=PUBLIC),
     "ModifyImageAttribute": lambda t: dict(ImageId=t["ami"], Description={"Value": "dry"}),
+    "ModifyInstanceAttribute": lambda t: dict(InstanceId=t["i"], DisableApiTermination={"Value": True}),
     "ModifyInstanceMetadataOptions": lambda t: dict(InstanceId=t["i"], HttpTokens="required"),
     "RebootInstances": lambda t: dict(InstanceIds=[t["i"]]),
     "RegisterImage": lambda t: dict(Name="dry-" + uuid.uuid4().hex, ImageLocation="api-test-images/disk.raw"),

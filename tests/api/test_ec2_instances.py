@@ -202,6 +202,20 @@ def test_all_or_none(ec2, launch):
     assert [c["InstanceId"] for c in changes] == [ids[1], ids[0]]
 
 
+def test_termination_protection(ec2, launch):
+    new = launch(DisableApiTermination=True)["Instances"][0]["InstanceId"]
+    assert ec2.describe_instance_attribute(InstanceId=new, Attribute="disableApiTermination")["DisableApiTermination"]["Value"]
+    with pytest.raises(ClientError) as e:
+        ec2.terminate_instances(InstanceIds=[new])
+    assert error_code(e) == "OperationNotPermitted"
+    ec2.modify_instance_attribute(InstanceId=new, DisableApiTermination={"Value": False})
+    ec2.terminate_instances(InstanceIds=[new])
+    wait_state(ec2, new, "terminated")
+    with pytest.raises(ClientError) as e:
+        ec2.modify_instance_attribute(InstanceId=new, DisableApiTermination={"Value": True})
+    assert error_code(e) == "IncorrectInstanceState"
+
+
 # ---- looking ----
 
 def test_status(ec2, running, launch):

@@ -171,6 +171,118 @@ int ec2_describe_instance_attribute(struct ec2_call *call,
 	return 0;
 }
 
+/* ---- ModifyInstanceAttribute ---- */
+
+static int set_termination(struct ec2_call *call, struct records_instance *i, const char *value)
+{
+	bool on;
+
+	if (!value || parse_bool(value, &on) < 0)
+		return ec2_error(call, "InvalidParameterValue",
+				 "Value (%.64s) for parameter disableApiTermination is invalid: it "
+				 "must be true or false",
+				 value ? value : "");
+	i->disable_api_termination = WIRE_BOOL_OF(on);
+	return 0;
+}
+
+static int set_shutdown(struct ec2_call *call, struct records_instance *i, const char *value)
+{
+	if (str_eq(value, "terminate"))
+		return 0; /* as it is: an instance-store disk does not survive a stop */
+	if (str_eq(value, "stop"))
+		return ec2_error(call, "UnsupportedOperation",
+				 "The instance '%s' does not have an 'ebs' root device type, so it "
+				 "can only terminate when it shuts down",
+				 i->instance_id);
+	return ec2_error(call, "InvalidParameterValue",
+			 "Value (%.64s) for parameter instanceInitiatedShutdownBehavior is "
+			 "invalid: it must be stop or terminate",
+			 value ? value : "");
+}
+
+typedef int (*set_fn)(struct ec2_call *call, struct records_instance *i, const char *value);
+
+static const struct {
+	const char *name;
+	set_fn set;
+} changeable[] = {
+    {"disableApiTermination", set_termination},
+    {"instanceInitiatedShutdownBehavior", set_shutdown},
+};
+
+/* One attribute a request, in the form Attribute and Value or as a member of its own. */
+static int one_change(struct ec2_call *call, const struct ec2_modify_instance_attribute_request *in,
+		      const char **ret_name, const char **ret_value)
+{
+	int given = (in->attribute || in->value) + (in->disable_api_termination != NULL) +
+		    (in->instance_initiated_shutdown_behavior != NULL);
+
+	if (given != 1)
+		return ec2_error(call, "InvalidParameterCombination",
+				 given ? "Fields for multiple attribute types were given: one "
+					 "attribute can be changed in a request"
+				       : "No attribute was given");
+	if (in->disable_api_termination) {
+		const struct wire_bool *b = &in->disable_api_termination->value;
+
+		*ret_name = "disableApiTermination";
+		*ret_value = !b->set ? NULL : b->value ? "true" : "false";
+	} else if (in->instance_initiated_shutdown_behavior) {
+		*ret_name = "instanceInitiatedShutdownBehavior";
+		*ret_value = in->instance_initiated_shutdown_behavior->value;
+	} else {
+		*ret_name = in->attribute ? in->attribute : "";
+		*ret_value = in->value;
+	}
+	return 0;
+}
+
+static int find_changeable(struct ec2_call *call, const char *name, set_fn *ret)
+{
+	for (size_t n = 0; n < ARRAY_SIZE(changeable); n++) {
+		if (!str_eq(changeable[n].name, name))
+			continue;
+		*ret = changeable[n].set;
+		return 0;
+	}
+	for (size_t n = 0; n < ARRAY_SIZE(attributes); n++)
+		if (str_eq(attributes[n].name, name))
+			return ec2_error(call, "UnsupportedOperation",
+					 "The attribute %s cannot be changed in this cloud", name);
+	return ec2_error(call, "InvalidParameterValue",
+			 "Value (%.64s) for parameter attribute is invalid. Unknown attribute.",
+			 name);
+}
+
+int ec2_modify_instance_attribute(struct ec2_call *call,
+				  const struct ec2_modify_instance_attribute_request *in)
+{
+	const char *name = NULL, *value = NULL;
+	struct records_instance *i;
+	set_fn set = NULL;
+	int r = one_change(call, in, &name, &value);
+
+	if (r >= 0)
+		r = find_changeable(call, name, &set);
+	if (r >= 0)
+		r = ec2_begin(call);
+	if (r >= 0)
+		r = ec2_get(call, KIND_INSTANCE, in->instance_id, &i);
+	if (r >= 0 && instance_state_of(i) == INSTANCE_TERMINATED)
+		r = ec2_error(call, "IncorrectInstanceState",
+			      "The instance '%s' is terminated: its attributes can no longer be "
+			      "changed",
+			      i->instance_id);
+	if (r >= 0)
+		r = set(call, i, value);
+	if (r >= 0)
+		r = instance_put(call, i, false);
+	return r < 0 ? r : ec2_commit(call);
+}
+
+/* ---- ModifyInstanceMetadataOptions ---- */
+
 static int change_options(struct ec2_call *call,
 			  const struct ec2_modify_instance_metadata_options_request *in,
 			  struct records_instance *i)

@@ -57,6 +57,7 @@ static const char *const dry_runs[] = {
     "c3NoLWVkMjU1MTkgQUFBQUMzTnphQzFsWkRJMU5URTVBQUFBSUJERVZoOVJLbWZHYjV3ZzFneFZ6SDJzN0F2NEo0Yk5"
     "pUWNUd3JXeFlRUjAgeAo%3D",
     "ModifyImageAttribute&ImageId=%a&Description.Value=new",
+    "ModifyInstanceAttribute&InstanceId=%i&DisableApiTermination.Value=true",
     "ModifyInstanceMetadataOptions&InstanceId=%i&HttpTokens=required",
     "RebootInstances&InstanceId.1=%i",
     "RegisterImage&Name=other&ImageLocation=images%2Ftiny.raw",
@@ -216,6 +217,28 @@ static const struct {
     {"Action=DescribeInstances&Filter.1.Name=colour&Filter.1.Value.1=red", "InvalidParameterValue"},
     {"Action=DescribeInstanceAttribute&InstanceId=%i&Attribute=colour", "InvalidParameterValue"},
     {"Action=DescribeInstanceAttribute&InstanceId=%i", "MissingParameter"},
+    {"Action=ModifyInstanceAttribute&InstanceId=%i", "InvalidParameterCombination"},
+    {"Action=ModifyInstanceAttribute&InstanceId=%i&Attribute=colour&Value=red",
+     "InvalidParameterValue"},
+    {"Action=ModifyInstanceAttribute&InstanceId=%i&Attribute=userData&Value=eA==",
+     "UnsupportedOperation"},
+    {"Action=ModifyInstanceAttribute&InstanceId=%i&Value=true", "InvalidParameterValue"},
+    {"Action=ModifyInstanceAttribute&InstanceId=%i&Attribute=disableApiTermination&Value=x",
+     "InvalidParameterValue"},
+    {"Action=ModifyInstanceAttribute&InstanceId=%i&Attribute=disableApiTermination",
+     "InvalidParameterValue"},
+    {"Action=ModifyInstanceAttribute&InstanceId=%i&InstanceInitiatedShutdownBehavior.Value=stop",
+     "UnsupportedOperation"},
+    {"Action=ModifyInstanceAttribute&InstanceId=%i&InstanceInitiatedShutdownBehavior.Value=x",
+     "InvalidParameterValue"},
+    {"Action=ModifyInstanceAttribute&InstanceId=%i&DisableApiTermination.Value=true&"
+     "InstanceInitiatedShutdownBehavior.Value=terminate",
+     "InvalidParameterCombination"},
+    {"Action=ModifyInstanceAttribute&InstanceId=%i&InstanceType.Value=t2.micro",
+     "UnsupportedOperation"},
+    {"Action=ModifyInstanceAttribute&InstanceId=i-00000000000000000&"
+     "DisableApiTermination.Value=true",
+     "InvalidInstanceID.NotFound"},
     {"Action=ModifyInstanceMetadataOptions&InstanceId=%i", "InvalidParameterCombination"},
     {"Action=ModifyInstanceMetadataOptions&InstanceId=%i&HttpTokens=x", "InvalidParameterValue"},
     {"Action=ModifyInstanceMetadataOptions&InstanceId=%i&HttpProtocolIpv6=enabled", NULL},
@@ -382,6 +405,32 @@ static void termination_protection(void **state)
 		 &reply),
 	    "OperationNotPermitted");
 	assert_string_equal(fixture_instance(f, ids[1])->state, "pending");
+	/* either form takes it off */
+	static const char *const forms[] = {"DisableApiTermination.Value=false",
+					    "Attribute=disableApiTermination&Value=False"};
+	for (size_t i = 0; i < ARRAY_SIZE(forms); i++) {
+		const char *one = arena_printf(f->arena,
+					       "Action=TerminateInstances&DryRun=true&"
+					       "InstanceId.1=%s",
+					       ids[0]);
+
+		assert_string_equal(
+		    call(f,
+			 arena_printf(f->arena,
+				      "Action=ModifyInstanceAttribute&InstanceId=%s&"
+				      "DisableApiTermination.Value=true",
+				      ids[0]),
+			 &reply),
+		    "");
+		assert_string_equal(call(f, one, &reply), "OperationNotPermitted");
+		assert_string_equal(
+		    call(f,
+			 arena_printf(f->arena, "Action=ModifyInstanceAttribute&InstanceId=%s&%s",
+				      ids[0], forms[i]),
+			 &reply),
+		    "");
+		assert_string_equal(call(f, one, &reply), "DryRunOperation");
+	}
 	/* named twice is named once */
 	assert_string_equal(
 	    call(f,
