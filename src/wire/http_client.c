@@ -313,7 +313,6 @@ static int explain(struct run *run, CURLcode code, struct error *e)
 			  run->c->tls ? "; it must start with https://" : "");
 		return -EINVAL;
 	case CURLE_PEER_FAILED_VERIFICATION:
-	case CURLE_SSL_CONNECT_ERROR:
 	case CURLE_SSL_CERTPROBLEM:
 	case CURLE_SSL_CACERT_BADFILE:
 		error_set(e, "PeerNotTrusted",

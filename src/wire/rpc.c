@@ -283,6 +283,8 @@ static int take_error(struct arena *a, const char *url, const struct http_exchan
 	if (x->reply.len && wire_json_decode(a, &error_shape, x->reply.data, x->reply.len, false,
 					     (void **)&err, NULL) >= 0)
 		return error_set(e, err->code, "%s", err->message ? err->message : "");
+	if (x->status == 403)
+		return error_set(e, "AccessDenied", "%s does not take our certificate", url);
 	return error_set(e, "InternalError", "%s answered with HTTP status %d", url, x->status);
 }
 

@@ -99,11 +99,18 @@ static struct cc *cc_new(const struct cc_config *config)
 		abort();
 	c->magic = CC_MAGIC;
 	c->config = *config;
+	if (config->nodes_path) {
+		c->own_nodes_path = strdup(config->nodes_path);
+		if (!c->own_nodes_path)
+			abort();
+		c->config.nodes_path = c->own_nodes_path;
+	}
 	random_token(c->epoch, 20);
 	c->metrics = metrics_new(cc_metric_descs, CC_METRIC_COUNT);
 	c->by_revision.kind = LIST_REVISION;
 	c->reservations.kind = LIST_RESERVED;
 	c->lone_forgets.kind = LIST_FORGET;
+	pthread_mutex_init(&c->save_lock, NULL);
 	pthread_mutex_init(&c->lock, NULL);
 	pthread_condattr_init(&attr);
 	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
@@ -118,8 +125,10 @@ int cc_start_with(const struct cc_config *config, struct cc **ret, struct error 
 	struct ops_config ops = {
 	    .port = config->ops_port, .health = health, .metrics = print_metrics, .ctx = c};
 	struct rpc_binding binding = cluster_binding(c);
-	int r = rpc_server_start(&binding, 1, CC_ADDRESS, config->port, config->tls, &c->rpc, e);
+	int r;
 
+	node_file_load(c); /* before any node can register, which writes the file */
+	r = rpc_server_start(&binding, 1, CC_ADDRESS, config->port, config->tls, &c->rpc, e);
 	if (r >= 0)
 		r = ops_server_start(&ops, &c->ops, e);
 	if (r < 0) {
@@ -132,20 +141,21 @@ int cc_start_with(const struct cc_config *config, struct cc **ret, struct error 
 
 int cc_start(const struct settings *s, struct cc **ret, struct error *e)
 {
-	char *certs = settings_path(s, "certs");
+	char *certs = settings_path(s, "certs"), *nodes = settings_path(s, "cc/nodes");
 	struct tls_context *tls = NULL;
 	struct cc_config config = {
 	    .port = settings_port(s, PORT_CC),
 	    .ops_port = settings_port(s, PORT_OPS_CC),
+	    .nodes_path = nodes,
 	    .times = cc_default_times(),
 	};
 	int r = tls_context_load(certs, TLS_ROLE_CC, &tls, e);
 
 	free(certs);
-	if (r < 0)
-		return r;
 	config.tls = tls;
-	r = cc_start_with(&config, ret, e);
+	if (r >= 0)
+		r = cc_start_with(&config, ret, e);
+	free(nodes);
 	if (r < 0) {
 		tls_context_free(tls);
 		return r;
@@ -171,6 +181,8 @@ void cc_stop(struct cc *c)
 	table_free(c);
 	pthread_cond_destroy(&c->changed);
 	pthread_mutex_destroy(&c->lock);
+	pthread_mutex_destroy(&c->save_lock);
+	free(c->own_nodes_path);
 	metrics_free(c->metrics);
 	tls_context_free(c->own_tls);
 	c->magic = 0;

@@ -53,6 +53,7 @@ struct cc_times {
 struct cc_config {
 	const struct tls_context *tls; /* must outlive the cc */
 	uint16_t port, ops_port;       /* 0: any */
+	const char *nodes_path;	       /* where to remember the nodes; NULL: nowhere; copied */
 	struct cc_times times;
 };
 
@@ -159,11 +160,13 @@ struct cc {
 	unsigned magic;
 	struct cc_config config;
 	struct tls_context *own_tls; /* NULL when the caller's */
+	char *own_nodes_path;
 	char epoch[CC_EPOCH_LEN];
 	struct metrics *metrics;
 	struct rpc_server *rpc;
 	struct http_server *ops;
 
+	pthread_mutex_t save_lock; /* one writer of the nodes' file; taken before lock */
 	pthread_mutex_t lock;
 	pthread_cond_t changed; /* a revision was given, or stopping */
 	bool stopping;
@@ -212,6 +215,7 @@ void table_free(struct cc *c);
 struct node *node_find(struct cc *c, const char *id);
 /* Makes it when missing. LimitExceeded, InvalidParameterValue. NULL then. */
 struct node *node_get(struct cc *c, const char *id, struct error *e);
+/* 1 when it is new or its URL is, 0 when all is as before. */
 int node_register(struct cc *c, const char *id, const char *url, struct error *e);
 bool node_ready(const struct node *n);
 void node_want_full(struct node *n);
@@ -231,6 +235,10 @@ void nodes_stop(struct cc *c);
 /* A client for the node's present URL, replacing *client when the URL changed; NULL while there is
  * none. Under the lock. */
 struct rpc_client *node_client(struct node *n, struct rpc_client **client, unsigned *serial);
+
+/* --- node_file.c; not under the lock --- */
+void node_file_save(struct cc *c);
+void node_file_load(struct cc *c);
 
 void *watch_run(void *node); /* watch.c */
 void *send_run(void *node);  /* send.c */

@@ -26,6 +26,7 @@ struct fixture {
 	struct node_double *one, *two;
 	struct arena *arena;
 	struct cc_times times;
+	const char *nodes_path;
 	int64_t generation;
 };
 
@@ -43,7 +44,8 @@ static struct tls_context *identity(const char *dir, enum tls_role role)
 
 static void start_cc(struct fixture *f)
 {
-	struct cc_config config = {.tls = f->cc_tls, .times = f->times};
+	struct cc_config config = {
+	    .tls = f->cc_tls, .times = f->times, .nodes_path = f->nodes_path};
 	struct error e = {0};
 	char url[64];
 
@@ -595,6 +597,33 @@ static void a_new_controller_learns_from_both_sides(void **state)
 	EVENTUALLY(is_seen(f, "i-b", "running"));
 }
 
+/* So that a launch right after a restart is not refused. */
+static void nodes_are_remembered(void **state)
+{
+	struct fixture *f = *state;
+	char path[128], *text = NULL;
+	size_t len;
+
+	snprintf(path, sizeof(path), "%s/nodes", f->certs);
+	f->nodes_path = path;
+	stop_cc(f);
+	start_cc(f);
+	join(f, f->one);
+	join(f, f->two);
+	stop_cc(f);
+	assert_int_equal(file_read(path, 4096, &text, &len), 0);
+	assert_non_null(strstr(text, f->one->url));
+	free(text);
+	start_cc(f);
+	EVENTUALLY(has_state(f, "one", "ready") && has_state(f, "two", "ready"));
+	stop_cc(f);
+	assert_int_equal(file_write_atomic(path, "rubbish\n{\"NodeId\":\"x\"}\n", 24, 0600), 0);
+	start_cc(f);
+	assert_null(node_status(f, "one"));
+	join(f, f->one);
+	f->nodes_path = NULL;
+}
+
 static void ten_thousand_instances(void **state)
 {
 	enum { COUNT = 10000 };
@@ -639,6 +668,7 @@ int main(void)
 	    CASE(what_a_full_telling_lacks_is_dropped),
 	    CASE(releases_are_sent_until_acknowledged),
 	    CASE(a_new_controller_learns_from_both_sides),
+	    CASE(nodes_are_remembered),
 	    CASE(ten_thousand_instances),
 	};
 

@@ -41,7 +41,9 @@ int cluster_register_node(void *ctx, struct arena *a, const struct tls_identity 
 	pthread_mutex_lock(&c->lock);
 	r = node_register(c, in->node_id, in->url, e);
 	pthread_mutex_unlock(&c->lock);
-	return r;
+	if (r > 0)
+		node_file_save(c);
+	return MIN_OF(r, 0);
 }
 
 /* --- ApplyInstances --- */

@@ -80,6 +80,8 @@ static int start_threads(struct node *n, struct error *e)
 int node_register(struct cc *c, const char *id, const char *url, struct error *e)
 {
 	struct node *n;
+	bool moved;
+	int r;
 
 	if (!str_prefix(url, "https://") || strlen(url) > 255)
 		return error_set(e, "InvalidParameterValue",
@@ -89,7 +91,8 @@ int node_register(struct cc *c, const char *id, const char *url, struct error *e
 	n = node_get(c, id, e);
 	if (!n)
 		return -EREMOTEIO;
-	if (!str_eq(n->url, url)) {
+	moved = !str_eq(n->url, url);
+	if (moved) {
 		log_info("node registered", "node=%s url=%s", log_quote(id), log_quote(url));
 		free(n->url);
 		n->url = strdup(url);
@@ -104,7 +107,8 @@ int node_register(struct cc *c, const char *id, const char *url, struct error *e
 	/* One that we wait to try again is there now. */
 	pthread_cond_signal(&n->wake_watch);
 	pthread_cond_signal(&n->wake_send);
-	return start_threads(n, e);
+	r = start_threads(n, e);
+	return r < 0 ? r : moved;
 }
 
 bool node_ready(const struct node *n)
