@@ -327,7 +327,8 @@ static void server_free(struct http_server *s)
 	free(s);
 }
 
-int http_server_start(const struct http_server_config *c, struct http_server **ret, struct error *e)
+int http_server_start_paced(const struct http_server_config *c, struct http_pace pace,
+			    struct http_server **ret, struct error *e)
 {
 	struct http_server *s;
 	pthread_condattr_t attr;
@@ -338,6 +339,7 @@ int http_server_start(const struct http_server_config *c, struct http_server **r
 	if (!s)
 		abort();
 	s->listen_fd = -1;
+	s->pace = pace;
 	s->tls = c->tls;
 	s->handler = *c->handler;
 	s->ctx = c->ctx;
@@ -369,6 +371,11 @@ int http_server_start(const struct http_server_config *c, struct http_server **r
 	}
 	*ret = s;
 	return 0;
+}
+
+int http_server_start(const struct http_server_config *c, struct http_server **ret, struct error *e)
+{
+	return http_server_start_paced(c, HTTP_PACE, ret, e);
 }
 
 void http_server_stop(struct http_server *s, int grace_ms)

@@ -9,16 +9,21 @@
 #include "base/buf.h"
 #include "wire/http_server.h"
 
-/* What a client may do at most, and how slowly. */
+/* What a client may do at most. */
 enum {
 	HTTP_HEAD_MAX_BYTES = 64 * 1024, /* request line and headers */
 	HTTP_IDLE_S = 60,
-	HTTP_HEAD_S = 65, /* from connect or the reply before, until the headers are complete */
-	HTTP_MIN_BYTES_PER_MIN = 1024, /* either way, whenever it is not the handler's turn */
-	HTTP_WATCH_PERIOD_MS = 5000,
 	HTTP_CONNECTIONS_POOL = 2000,
 	HTTP_CONNECTIONS_THREADED = 500,
 };
+/* And how slowly; tests shorten it. */
+struct http_pace {
+	int head_ms;	  /* from connect or the reply before, until the headers are complete */
+	int window_ms;	  /* in each so long a time, whenever it is not the handler's turn, */
+	int window_bytes; /* … it moves so many bytes, either way */
+	int watch_ms;	  /* how often that is looked at */
+};
+#define HTTP_PACE ((struct http_pace){65000, 60000, 1024, 5000})
 #define HTTP_DRAIN_MAX_BYTES                                                                       \
 	(UINT64_C(1) << 30) /* of a refused body; then the connection is cut                       \
 			     */
@@ -48,6 +53,7 @@ struct http_server {
 	void (*free_ctx)(void *ctx);
 	size_t max_body_bytes;
 	uint64_t max_stream_bytes;
+	struct http_pace pace;
 
 	/* lock guards the list of connections, active and stopping; held for list work only. */
 	pthread_mutex_t lock;
@@ -59,6 +65,9 @@ struct http_server {
 	pthread_t watch_thread;
 };
 
+/* As http_server_start(), with another pace. */
+int http_server_start_paced(const struct http_server_config *c, struct http_pace pace,
+			    struct http_server **ret, struct error *e);
 int http_watch_start(struct http_server *s);
 void http_watch_stop(struct http_server *s);
 void http_watch_add(struct http_server *s, struct http_conn *c);

@@ -16,7 +16,7 @@
 #include "base/buf.h"
 #include "base/clock.h"
 #include "base/text.h"
-#include "wire/http_server.h"
+#include "wire/http_server_priv.h"
 
 /* Raw bytes over real sockets, so that what a client library would never send is sent too. */
 
@@ -588,6 +588,63 @@ static void a_client_that_leaves_is_told_to_done(void **state)
 	assert_int_equal(f->seen.ends, 0);
 }
 
+/* Sends (or takes) a byte each 50 ms until the server cuts the connection; the milliseconds that it
+ * lasted. */
+static int64_t trickle(int fd, const char *text, int timeout_ms)
+{
+	int64_t start_ms = clock_mono_ms();
+
+	while (clock_mono_ms() - start_ms < timeout_ms) {
+		struct pollfd p = {.fd = fd, .events = POLLIN};
+		char c;
+
+		if (*text && !push(fd, text++, 1))
+			break;
+		if (poll(&p, 1, 0) > 0 && recv(fd, &c, 1, 0) <= 0)
+			break;
+		usleep(50000);
+	}
+	return clock_mono_ms() - start_ms;
+}
+
+/* Nobody holds a connection by sending a byte now and then; a handler that thinks is not cut. */
+static void tricklers_are_cut(void **state)
+{
+	static const char slow_head[] =
+	    "GET / HTTP/1.1\r\nHost: h\r\nX-Slow: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+	struct seen seen = {0};
+	struct http_server_config c = {
+	    .address = "127.0.0.1", .handler = &collecting, .ctx = &seen, .threads = -1};
+	struct http_pace pace = {
+	    .head_ms = 500, .window_ms = 400, .window_bytes = 200, .watch_ms = 50};
+	struct http_server *s;
+	struct error e = {0};
+	int fd;
+
+	assert_int_equal(http_server_start_paced(&c, pace, &s, &e), 0);
+	fd = dial(http_server_port(s));
+	assert_in_range(trickle(fd, slow_head, 3000), 300, 2500);
+	close(fd);
+	fd = dial(http_server_port(s));
+	push_text(fd, "PUT /x HTTP/1.1\r\nHost: h\r\nContent-Length: 100\r\n\r\n");
+	assert_in_range(trickle(fd, slow_head, 3000), 300, 2500);
+	wait_for(&seen.aborted, 1);
+	close(fd);
+	fd = dial(http_server_port(s));
+	push_text(fd,
+		  "GET /wait HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"); /* three seconds */
+	{
+		struct buf out = BUF_INIT;
+		bool closed;
+
+		pull(fd, 6000, &out, &closed);
+		assert_true(out.data && str_prefix(out.data, "HTTP/1.1 200"));
+		buf_done(&out);
+	}
+	close(fd);
+	http_server_stop(s, 1000);
+}
+
 static void *one_wait(void *arg)
 {
 	return exchange(*(uint16_t *)arg,
@@ -685,6 +742,7 @@ int main(void)
 	    cmocka_unit_test_setup_teardown(waiting_handlers_run_side_by_side, setup_threaded,
 					    teardown),
 	    SERVED(many_clients_at_once),
+	    cmocka_unit_test(tricklers_are_cut),
 	    SERVED(a_taken_port_names_its_holder),
 	};
 

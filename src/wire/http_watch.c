@@ -11,8 +11,8 @@
  * Theory of operation. MHD's own time-out counts from the last byte, so a client that sends (or
  * takes) one byte a minute would hold its connection for days. One thread per server looks at every
  * connection each five seconds, and cuts those whose headers are not complete in time, and those on
- * which the client, whenever it is the client's turn, moves less than HTTP_MIN_BYTES_PER_MIN. The
- * kernel counts the bytes, so that this sees through TLS and sendfile.
+ * which the client, whenever it is the client's turn, moves less than 1 KiB a minute (HTTP_PACE).
+ * The kernel counts the bytes, so that this sees through TLS and sendfile.
  *
  * Cutting is shutdown(2) under the list's lock: MHD takes a connection off the list
  * (http_watch_remove) before it closes the descriptor, so the number cannot have been given to
@@ -29,12 +29,12 @@ static uint64_t bytes_moved(int fd)
 	return info.tcpi_bytes_received + info.tcpi_bytes_acked;
 }
 
-static bool too_slow(struct http_conn *c, int64_t now_ms)
+static bool too_slow(const struct http_pace *pace, struct http_conn *c, int64_t now_ms)
 {
 	int turn = atomic_load(&c->turn);
 	uint64_t bytes;
 
-	if (turn == HTTP_TURN_HEAD && now_ms - atomic_load(&c->head_since_ms) > HTTP_HEAD_S * 1000)
+	if (turn == HTTP_TURN_HEAD && now_ms - atomic_load(&c->head_since_ms) > pace->head_ms)
 		return true;
 	bytes = bytes_moved(c->fd);
 	if (turn == HTTP_TURN_HANDLER) {
@@ -42,9 +42,9 @@ static bool too_slow(struct http_conn *c, int64_t now_ms)
 		c->window_bytes = bytes;
 		return false;
 	}
-	if (now_ms - c->window_since_ms < 60 * 1000)
+	if (now_ms - c->window_since_ms < pace->window_ms)
 		return false;
-	if (bytes - c->window_bytes < HTTP_MIN_BYTES_PER_MIN)
+	if (bytes - c->window_bytes < (uint64_t)pace->window_bytes)
 		return true;
 	c->window_since_ms = now_ms;
 	c->window_bytes = bytes;
@@ -61,11 +61,16 @@ static void *watch(void *arg)
 		struct timespec until;
 
 		for (struct http_conn *c = s->conns; c; c = c->next) {
-			if (too_slow(c, now_ms))
+			if (too_slow(&s->pace, c, now_ms))
 				shutdown(c->fd, SHUT_RDWR);
 		}
 		clock_gettime(CLOCK_MONOTONIC, &until);
-		until.tv_sec += HTTP_WATCH_PERIOD_MS / 1000;
+		until.tv_sec += s->pace.watch_ms / 1000;
+		until.tv_nsec += (s->pace.watch_ms % 1000) * 1000000L;
+		if (until.tv_nsec >= 1000000000L) {
+			until.tv_sec++;
+			until.tv_nsec -= 1000000000L;
+		}
 		while (s->watching && pthread_cond_timedwait(&s->changed, &s->lock, &until) == 0)
 			;
 	}
