@@ -17,7 +17,7 @@ ALL = [p for p in golden.served_actions() if p != ("s3", "GetBucketLocation")]
 
 def make(service, action, rng):
     shape = aws.service_model(service).operation_model(action).output_shape
-    if shape is None:
+    if shape is None or action in golden.overlay(service).get("no_output", []):
         return None, None
     return shape, values.Random(rng, service, {}, action, False).struct(shape)
 
@@ -31,7 +31,7 @@ def test_reply(tool, service, action):
         answer = tool.ask(op="reply", service=service, action=action, value=ours)
         parsed = aws.parse_reply(service, action, answer)
         if shape is None:
-            assert parsed == {}
+            assert parsed in ({}, {"Return": True})  # newer models give <return> a name
             continue
         assert values.without_empty(values.to_json(shape, parsed)) == values.without_empty(ours)
 

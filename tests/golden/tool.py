@@ -24,8 +24,7 @@ class Refused(Exception):
 
 class Tool:
     def __init__(self, path=None):
-        path = path or os.environ.get("MALLEE_GOLDEN_TOOL") or os.path.join(
-            BUILD, "tests", "golden", "golden_tool")
+        path = path or os.path.join(BUILD, "tests", "golden", "golden_tool")
         self.process = subprocess.Popen([path], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
     def ask(self, **command):

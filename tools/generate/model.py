@@ -224,7 +224,7 @@ class Service:
                 m.name == "DryRun" for m in action.input.members
             )
             action.stream_in = any(m.payload and m.streaming for m in action.input.members)
-        if "output" in model:
+        if "output" in model and name not in self.overlay.get("no_output", []):
             action.output = self._shape(model["output"]["shape"])
             self._walk(action.output, on_output=True)
             action.stream_out = any(m.payload and m.streaming for m in action.output.members)
