@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What our encoders write, for every action that we serve, is what botocore reads."""
 
+import json
+import os
 import random
 import xml.etree.ElementTree as ElementTree
 
@@ -93,3 +95,19 @@ def test_own_client_reads_errors(tool, service):
         with pytest.raises(golden.Refused) as refused:
             tool.ask(op="read", service=service, action=action, body=body)
         assert (refused.value.code, refused.value.message) == ("AccessDenied", "no")
+
+
+def exact():
+    with open(os.path.join(os.path.dirname(__file__), "replies.json"), encoding="utf-8") as f:
+        return json.load(f)
+
+
+@pytest.mark.parametrize("case", exact(), ids=lambda c: c.get("action") or c["error"])
+def test_exact(tool, case):
+    """To the byte: what other clients than botocore may depend on (order, empty elements, namespaces)."""
+    if "error" in case:
+        answer = tool.ask(op="error", service=case["service"], code=case["error"], message=case["message"])
+    else:
+        answer = tool.ask(op="reply", service=case["service"], action=case["action"], value=case["value"])
+        assert answer["headers"] == case["headers"]
+    assert (answer["status"], answer["body"]) == (case["status"], case["body"])
