@@ -68,7 +68,8 @@ static int open_cluster(struct clc *c, struct error *e)
 	return cluster_new(c->tls, url, &c->cluster);
 }
 
-/* Its own health: that the cluster controller is away is that one's, and `mallee status` tells it. */
+/* Its own health: that the cluster controller is away is that one's, and `mallee status` tells it.
+ */
 static int health(void *ctx, struct error *e)
 {
 	struct clc *c = ctx;

@@ -443,6 +443,52 @@ static void termination_protection(void **state)
 	assert_string_equal(fixture_element(f, reply.data, "name", 1), "pending");
 }
 
+/* One that went down with its host is stopped, and can be asked to run again. */
+static void start_of_a_stopped_one(void **state)
+{
+	_cleanup_(buf_done) struct buf reply = BUF_INIT;
+	struct fixture *f = *state;
+	struct error e = {0};
+	const char *id;
+
+	fixture_run(f, 1, "", &id);
+	struct records_instance *rec = fixture_instance(f, id);
+	rec->state = "stopped";
+	assert_int_equal(record_put(&f->clc, KIND_INSTANCE, rec->account_id, id, NULL, rec, &e), 0);
+	assert_string_equal(
+	    call(f, fill(f, "Action=RebootInstances&InstanceId.1=%i", id, ""), &reply),
+	    "IncorrectInstanceState");
+	assert_string_equal(
+	    call(f, fill(f, "Action=StartInstances&InstanceId.1=%i", id, ""), &reply), "");
+	assert_string_equal(fixture_element(f, reply.data, "name", 0), "pending");
+	assert_string_equal(fixture_element(f, reply.data, "name", 1), "stopped");
+	struct records_instance *now = fixture_instance(f, id);
+	assert_string_equal(now->state, "pending");
+	assert_string_equal(now->wanted, "running");
+	assert_true(now->generation.value > rec->generation.value);
+}
+
+/* What a damaged or foreign record would mean is told, and takes nothing else down. */
+static void damaged_record(void **state)
+{
+	_cleanup_(buf_done) struct buf reply = BUF_INIT;
+	struct fixture *f = *state;
+	struct error e = {0};
+	const char *id;
+
+	fixture_run(f, 1, "", &id);
+	const struct state_object o = {.kind = "instance",
+				       .id = "i-00000000000000001",
+				       .account = f->account.record->account_id,
+				       .doc = "{\"InstanceId\": 5}"};
+	assert_int_equal(state_put(f->clc.state, &o, &e), 0);
+	assert_string_equal(
+	    call(f, "Action=DescribeInstances&InstanceId.1=i-00000000000000001", &reply),
+	    "InternalError");
+	assert_string_equal(
+	    call(f, fill(f, "Action=DescribeInstances&InstanceId.1=%i", id, ""), &reply), "");
+}
+
 int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
@@ -457,6 +503,8 @@ int main(void)
 	    TEST(accounts_do_not_see_each_other),
 	    TEST(pages),
 	    TEST(termination_protection),
+	    TEST(start_of_a_stopped_one),
+	    TEST(damaged_record),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
