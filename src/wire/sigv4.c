@@ -101,9 +101,9 @@ static int read_credential(const struct reader *p, const char *text, enum fault 
 
 static int read_signature(const struct reader *p, const char *text, enum fault form)
 {
-	unsigned char bytes[SIGV4_KEY_LEN];
+	unsigned char bytes[SIGV4_DIGEST_LEN];
 
-	if (strlen(text) != 2 * SIGV4_KEY_LEN || hex_decode(text, strlen(text), bytes) < 0)
+	if (strlen(text) != 2 * SIGV4_DIGEST_LEN || hex_decode(text, strlen(text), bytes) < 0)
 		return fault(p, form, "The signature is not 64 hexadecimal digits.");
 	p->auth->signature = text;
 	return 0;
@@ -376,6 +376,16 @@ static int read_query_form(const struct reader *p)
 	return 0;
 }
 
+static int read_v2_form(const struct reader *p, struct sigv4_auth *ret)
+{
+	const char *wrong = sigv2_read(p->a, p->src, p->now_ms, p->auth);
+
+	if (wrong)
+		return fault(p, FAULT_EXPIRED, wrong);
+	*ret = *p->auth;
+	return 0;
+}
+
 int sigv4_parse_source(struct arena *a, const struct sigv4_source *src, bool s3, int64_t now_ms,
 		       struct sigv4_auth *ret, struct error *e)
 {
@@ -391,9 +401,11 @@ int sigv4_parse_source(struct arena *a, const struct sigv4_source *src, bool s3,
 		return fault(
 		    &p, FAULT_TWICE,
 		    "Sign either in the Authorization header or in the query, not in both.");
-	if (v2)
+	if (v2 && !s3)
 		return fault(&p, FAULT_ALGORITHM,
 			     "Signature Version 2 is not supported; use AWS4-HMAC-SHA256.");
+	if (v2)
+		return read_v2_form(&p, ret);
 	if (!authorization && !in_query)
 		return fault(&p, FAULT_MISSING, "The request is not signed.");
 	r = authorization ? read_header_form(&p, authorization) : read_query_form(&p);
@@ -408,14 +420,20 @@ int sigv4_verify_source(struct arena *a, const struct sigv4_source *src,
 			const unsigned char key[static SIGV4_KEY_LEN],
 			const char *payload_sha256_hex, struct error *e)
 {
-	unsigned char want[SIGV4_KEY_LEN], given[SIGV4_KEY_LEN];
+	unsigned char want[SIGV4_DIGEST_LEN], given[SIGV4_DIGEST_LEN];
 
+	if (auth->form == SIGV4_QUERY_V2) {
+		if (sigv2_matches(a, src, auth, key))
+			return 0;
+		goto mismatch;
+	}
 	sigv4_signature(a, auth, sigv4_canonical_request(a, src, auth, payload_sha256_hex), key,
 			want);
-	if (strlen(auth->signature) == 2 * SIGV4_KEY_LEN &&
-	    hex_decode(auth->signature, 2 * SIGV4_KEY_LEN, given) == 0 &&
+	if (strlen(auth->signature) == 2 * SIGV4_DIGEST_LEN &&
+	    hex_decode(auth->signature, 2 * SIGV4_DIGEST_LEN, given) == 0 &&
 	    bytes_equal_const(want, given, sizeof(want)))
 		return 0;
+mismatch:
 	return error_set(
 	    e, fault_codes[FAULT_MISMATCH].code,
 	    "The request signature we calculated does not match the signature you provided. Check "

@@ -8,23 +8,25 @@
 #include "wire/http_server.h"
 
 /*
- * AWS Signature Version 4: header form and query (presigned) form, and Version 2's query form that `aws s3 presign` makes.
- * Verification is in two steps, since the key lives elsewhere: sigv4_parse() reads who signed and for what; the caller fetches
- * that credential's signing key; sigv4_verify() compares in constant time.
+ * AWS Signature Version 4: header form and query (presigned) form, and for S3 Version 2's query form, which `aws s3 presign`
+ * and boto3 make in us-east-1. Verification is in two steps, since the key lives elsewhere: sigv4_parse() reads who signed and
+ * for what; the caller fetches that credential's signing key for auth's date, region and service; sigv4_verify() compares in
+ * constant time. The secret follows from no key: Version 2's is not the secret itself either, but what SHA-1 makes of it.
  */
-#define SIGV4_KEY_LEN 32
+#define SIGV4_KEY_LEN 40 /* Version 4 fills 32 of them, and zeros follow; Version 2 all */
+#define SIGV4_DATE_V2 "00000000" /* Version 2 has one key for all days, regions and services */
 
-enum sigv4_form { SIGV4_HEADER, SIGV4_QUERY };
+enum sigv4_form { SIGV4_HEADER, SIGV4_QUERY, SIGV4_QUERY_V2 };
 
 struct sigv4_auth {
 	enum sigv4_form form;
 	const char *access_key_id;
-	const char *date;    /* YYYYMMDD */
+	const char *date;    /* YYYYMMDD; SIGV4_DATE_V2 */
 	const char *region, *service;
 	const char *signed_headers; /* as sent: a;b;c */
-	const char *signature;      /* hexadecimal, as sent */
+	const char *signature;      /* as sent: hexadecimal; base64 in Version 2 */
 	int64_t time_ms;            /* X-Amz-Date or Date */
-	int64_t expires_s;          /* query form: X-Amz-Expires; 0 else */
+	int64_t expires_s;          /* query forms: for so long after time_ms; 0 else */
 	const char *session_token;  /* NULL when none */
 	/* x-amz-content-sha256 as sent, or NULL: 64 hex digits, UNSIGNED-PAYLOAD, STREAMING-… */
 	const char *payload_hash;
@@ -36,7 +38,7 @@ struct sigv4_auth {
  * x-amz-* header is signed. now_ms is the caller's clock. */
 int sigv4_parse(struct arena *a, const struct http_request *r, bool s3, int64_t now_ms, struct sigv4_auth *ret, struct error *e);
 
-/* Derive the signing key of a day, region and service. */
+/* Derive the signing key of a day, region and service; Version 2's for the date SIGV4_DATE_V2. */
 void sigv4_signing_key(const struct secret *secret_key, const char *date, const char *region, const char *service,
 		       unsigned char out[static SIGV4_KEY_LEN]);
 

@@ -14,14 +14,14 @@
 
 /* The text that is signed: everything that both sides must form alike, byte for byte. */
 
-static void sha256(const void *data, size_t len, unsigned char out[static SIGV4_KEY_LEN])
+static void sha256(const void *data, size_t len, unsigned char out[static SIGV4_DIGEST_LEN])
 {
 	if (gnutls_hash_fast(GNUTLS_DIG_SHA256, data, len, out) < 0)
 		abort(); /* a GnuTLS without SHA-256 is no GnuTLS */
 }
 
 static void hmac(const void *key, size_t key_len, const char *text,
-		 unsigned char out[static SIGV4_KEY_LEN])
+		 unsigned char out[static SIGV4_DIGEST_LEN])
 {
 	if (gnutls_hmac_fast(GNUTLS_MAC_SHA256, key, key_len, text, strlen(text), out) < 0)
 		abort();
@@ -29,7 +29,7 @@ static void hmac(const void *key, size_t key_len, const char *text,
 
 void sigv4_sha256_hex(const void *data, size_t len, char out[static SIGV4_HASH_HEX_LEN])
 {
-	unsigned char digest[SIGV4_KEY_LEN];
+	unsigned char digest[SIGV4_DIGEST_LEN];
 
 	sha256(data, len, digest);
 	hex_encode(digest, sizeof(digest), out);
@@ -40,15 +40,21 @@ void sigv4_signing_key(const struct secret *secret_key, const char *date, const 
 {
 	const char *value = secret_reveal(secret_key);
 	size_t len = strlen(value) + 4;
-	char *seed = malloc(len + 1);
+	char *seed;
 
+	if (str_eq(date, SIGV4_DATE_V2)) {
+		sigv2_key(secret_key, out);
+		return;
+	}
+	seed = malloc(len + 1);
 	if (!seed)
 		abort();
+	memset(out, 0, SIGV4_KEY_LEN);
 	snprintf(seed, len + 1, "AWS4%s", value);
 	hmac(seed, len, date, out);
-	hmac(out, SIGV4_KEY_LEN, region, out);
-	hmac(out, SIGV4_KEY_LEN, service, out);
-	hmac(out, SIGV4_KEY_LEN, "aws4_request", out);
+	hmac(out, SIGV4_DIGEST_LEN, region, out);
+	hmac(out, SIGV4_DIGEST_LEN, service, out);
+	hmac(out, SIGV4_DIGEST_LEN, "aws4_request", out);
 	secret_free_string(seed);
 }
 
@@ -266,7 +272,7 @@ char *sigv4_canonical_request(struct arena *a, const struct sigv4_source *src,
 
 void sigv4_signature(struct arena *a, const struct sigv4_auth *auth, const char *canonical_request,
 		     const unsigned char key[static SIGV4_KEY_LEN],
-		     unsigned char out[static SIGV4_KEY_LEN])
+		     unsigned char out[static SIGV4_DIGEST_LEN])
 {
 	char hash[SIGV4_HASH_HEX_LEN], time[17];
 	char *text;
@@ -275,5 +281,5 @@ void sigv4_signature(struct arena *a, const struct sigv4_auth *auth, const char 
 	sigv4_sha256_hex(canonical_request, strlen(canonical_request), hash);
 	text = arena_printf(a, SIGV4_ALGORITHM "\n%s\n%s/%s/%s/aws4_request\n%s", time, auth->date,
 			    auth->region, auth->service, hash);
-	hmac(key, SIGV4_KEY_LEN, text, out);
+	hmac(key, SIGV4_DIGEST_LEN, text, out);
 }

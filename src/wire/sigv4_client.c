@@ -65,8 +65,8 @@ static void split_url(struct own_request *o, const char *method, const char *url
 static char *sign(struct own_request *o, struct sigv4_auth *auth, const struct secret *secret_key,
 		  const char *payload_hash)
 {
-	unsigned char key[SIGV4_KEY_LEN], signature[SIGV4_KEY_LEN];
-	char *hex = arena_alloc(o->a, 2 * SIGV4_KEY_LEN + 1);
+	unsigned char key[SIGV4_KEY_LEN], signature[SIGV4_DIGEST_LEN];
+	char *hex = arena_alloc(o->a, 2 * SIGV4_DIGEST_LEN + 1);
 
 	sigv4_signing_key(secret_key, auth->date, auth->region, auth->service, key);
 	sigv4_signature(o->a, auth, sigv4_canonical_request(o->a, &o->src, auth, payload_hash), key,

@@ -16,6 +16,7 @@ struct sigv4_source {
 	void *ctx;
 };
 
+#define SIGV4_DIGEST_LEN 32 /* of SHA-256 */
 #define SIGV4_HASH_HEX_LEN 65
 #define SIGV4_EMPTY_SHA256 "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 #define SIGV4_ALGORITHM "AWS4-HMAC-SHA256"
@@ -43,7 +44,21 @@ char *sigv4_canonical_request(struct arena *a, const struct sigv4_source *src,
 /* Steps 2 to 4: signature as 32 bytes. */
 void sigv4_signature(struct arena *a, const struct sigv4_auth *auth, const char *canonical_request,
 		     const unsigned char key[static SIGV4_KEY_LEN],
-		     unsigned char out[static SIGV4_KEY_LEN]);
+		     unsigned char out[static SIGV4_DIGEST_LEN]);
 void sigv4_sha256_hex(const void *data, size_t len, char out[static SIGV4_HASH_HEX_LEN]);
+
+/* --- sigv2.c: Version 2, query form --- */
+#define SIGV2_DIGEST_LEN 20 /* of SHA-1 */
+
+void sigv2_key(const struct secret *secret_key, unsigned char out[static SIGV4_KEY_LEN]);
+void sigv2_mac(const unsigned char key[static SIGV4_KEY_LEN], const char *text,
+	       unsigned char out[static SIGV2_DIGEST_LEN]);
+/* Fills *ret from a query that has AWSAccessKeyId. NULL, or what is wrong with it (S3:
+ * AccessDenied). */
+const char *sigv2_read(struct arena *a, const struct sigv4_source *src, int64_t now_ms,
+		       struct sigv4_auth *ret);
+char *sigv2_string_to_sign(struct arena *a, const struct sigv4_source *src);
+bool sigv2_matches(struct arena *a, const struct sigv4_source *src, const struct sigv4_auth *auth,
+		   const unsigned char key[static SIGV4_KEY_LEN]);
 
 #endif

@@ -208,8 +208,8 @@ static void documented_signing_key(void **state)
 
 	sigv4_signing_key(&secret, "20150830", "us-east-1", "iam", key);
 	hex_encode(key, sizeof(key), hex);
-	assert_string_equal(hex,
-			    "c4afb1cc5771d871763a393e44b703571b55cc28424d1a5e86da6ed3c154a4b9");
+	assert_string_equal(hex, "c4afb1cc5771d871763a393e44b703571b55cc28424d1a5e86da6ed3c154a4b9"
+				 "0000000000000000");
 	secret_done(&secret);
 }
 
@@ -281,7 +281,16 @@ static const struct refusal {
     {AUTH(GOOD_SCOPE, "host;x-amz-date", SIG), "20261122T100000Z",
      PRESIGNED("20261122T100000Z", "9"), NULL, "IncompleteSignature", "InvalidArgument"},
     {NULL, NULL, "AWSAccessKeyId=AKID&Signature=x&Expires=1", NULL, "IncompleteSignature",
-     "InvalidRequest"},
+     "AccessDenied"},
+    {NULL, NULL, "AWSAccessKeyId=AKID&Signature=x", NULL, "IncompleteSignature", "AccessDenied"},
+    {NULL, NULL, "AWSAccessKeyId=AKID&Signature=x&Expires=soon", NULL, "IncompleteSignature",
+     "AccessDenied"},
+    {NULL, NULL, "AWSAccessKeyId=AKID&Signature=x&Expires=1795341599", NULL, "IncompleteSignature",
+     "AccessDenied"},
+    {NULL, NULL, "AWSAccessKeyId=AKID&AWSAccessKeyId=B&Signature=x&Expires=1795349999", NULL,
+     "IncompleteSignature", "AccessDenied"},
+    {NULL, NULL, "AWSAccessKeyId=AKID&Signature=x&Expires=1795349999", NULL, "IncompleteSignature",
+     NULL},
     {NULL, NULL, "X-Amz-Algorithm=AWS4-HMAC-SHA256", NULL, "IncompleteSignature",
      "AuthorizationQueryParametersError"},
     {NULL, NULL, "X-Amz-Algorithm=none", NULL, "IncompleteSignature",
@@ -334,6 +343,43 @@ static void faults_have_their_codes(void **state)
 					 e.code, e.message);
 			arena_free(a);
 		}
+	}
+}
+
+static int check_v2(struct arena *a, const struct sigv2_vector *v, const char *secret,
+		    int64_t now_ms, struct error *e)
+{
+	struct fake f = {v->headers};
+	struct sigv4_source src = source(&f, v->method, v->path, v->query);
+
+	return check(a, &src, secret, true, now_ms, NULL, e);
+}
+
+static void version_2_presigned_urls(void **state)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(sigv2_vectors); i++) {
+		struct sigv2_vector v = sigv2_vectors[i];
+		const char *secret = v.long_secret ? VECTOR_LONG_SECRET : VECTOR_SECRET;
+		struct arena *a = arena_new();
+		struct error e = {0};
+
+		if (check_v2(a, &v, secret, VECTOR_NOW_MS, &e) < 0 ||
+		    check_v2(a, &v, secret, VECTOR_NOW_MS + 3600000, &e) < 0)
+			fail_msg("%s: %s: %s", v.name, e.code, e.message);
+		assert_true(check_v2(a, &v, secret, VECTOR_NOW_MS + 3601000, &e) < 0);
+		assert_string_equal(e.message, "Request has expired");
+		error_clear(&e);
+		assert_true(check_v2(a, &v, "another", VECTOR_NOW_MS, &e) < 0);
+		assert_string_equal(e.code, "SignatureDoesNotMatch");
+		v.path = "/b/another";
+		assert_true(check_v2(a, &v, secret, VECTOR_NOW_MS, &e) < 0);
+		v = sigv2_vectors[i];
+		v.method = "DELETE";
+		assert_true(check_v2(a, &v, secret, VECTOR_NOW_MS, &e) < 0);
+		v = sigv2_vectors[i];
+		v.query = arena_printf(a, "%s&tagging", v.query);
+		assert_true(check_v2(a, &v, secret, VECTOR_NOW_MS, &e) < 0);
+		arena_free(a);
 	}
 }
 
@@ -424,6 +470,7 @@ int main(void)
 	    cmocka_unit_test(documented_examples),
 	    cmocka_unit_test(documented_signing_key),
 	    cmocka_unit_test(faults_have_their_codes),
+	    cmocka_unit_test(version_2_presigned_urls),
 	    cmocka_unit_test(escapes_have_one_form),
 	    cmocka_unit_test(own_signatures_are_accepted),
 	    cmocka_unit_test(own_presigned_urls_are_accepted),

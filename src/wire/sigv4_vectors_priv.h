@@ -103,4 +103,35 @@ static const struct sigv4_vector sigv4_vectors[] = {
 	  .headers = { "x-amz-acl", "private", "Host", "127.0.0.1:8774" } },
 };
 
+/* Version 2, which boto3 and the aws command make for presigned URLs in us-east-1; valid for an hour. */
+#define VECTOR_LONG_SECRET "kkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkk"
+
+struct sigv2_vector {
+	const char *name;
+	bool long_secret;
+	const char *method, *path, *query;
+	const char *headers[12]; /* name, value, …, NULL */
+};
+
+static const struct sigv2_vector sigv2_vectors[] = {
+	{"get", false, "GET", "/b/a%20b/%C3%BC",
+	 "AWSAccessKeyId=AKIDMALLEE0123456789&Signature=5qOZcdp62Ec1wozx9KKqzTFv17Y%3D&Expires=1795345200",
+	 {"Host", "127.0.0.1:8774"}},
+	{"response headers and a version", false, "GET", "/b/k",
+	 "response-content-type=text%2Fplain&versionId=null&x=y&response-content-disposition=attachment%3B%20filename%3D%22a%2Bb%22&AWSAccessKeyId=AKIDMALLEE0123456789&Signature=bVKFSdyeOutoVTdyDvMNXz4qILY%3D&Expires=1795345200",
+	 {"Host", "127.0.0.1:8774"}},
+	{"put with headers", false, "PUT", "/b/k",
+	 "AWSAccessKeyId=AKIDMALLEE0123456789&Signature=3%2FHOs8W%2FBHZaqcl5iW6EewMu24M%3D&content-type=text%2Fplain&content-md5=XUFAKrxLKna5cZ2REBfFkg%3D%3D&x-amz-meta-b=2&x-amz-meta-a=1&Expires=1795345200",
+	 {"Host", "127.0.0.1:8774", "Content-Type", "text/plain", "Content-MD5", "XUFAKrxLKna5cZ2REBfFkg==", "x-amz-meta-b", "2", "X-Amz-Meta-A", "1"}},
+	{"sub-resource", false, "GET", "/b",
+	 "uploads&AWSAccessKeyId=AKIDMALLEE0123456789&Signature=fL5%2BW5W%2BDpl%2FHbOr9wYho7kLSUc%3D&Expires=1795345200",
+	 {"Host", "127.0.0.1:8774"}},
+	{"part", false, "PUT", "/b/k",
+	 "partNumber=2&uploadId=abc&AWSAccessKeyId=AKIDMALLEE0123456789&Signature=gnQqmFo1tsIAW2D7oUAMgmGJ9rw%3D&Expires=1795345200",
+	 {"Host", "127.0.0.1:8774"}},
+	{"a secret longer than a block", true, "GET", "/b/k",
+	 "AWSAccessKeyId=AKIDMALLEE0123456789&Signature=xMINwGvknbkkJS9qXZ4I%2FtZOO7o%3D&Expires=1795345200",
+	 {"Host", "127.0.0.1:8774"}},
+};
+
 #endif

@@ -70,8 +70,8 @@ static void check_fields(const struct sigv4_auth *auth)
 static void check_verify(struct arena *a, struct sigv4_source *src, struct sigv4_auth *auth)
 {
 	static const unsigned char key[SIGV4_KEY_LEN] = {1, 2, 3};
-	unsigned char signature[SIGV4_KEY_LEN];
-	char hex[2 * SIGV4_KEY_LEN + 1];
+	unsigned char signature[SIGV4_DIGEST_LEN];
+	char hex[2 * SIGV4_DIGEST_LEN + 1];
 	struct error e = {0};
 	char *canonical = sigv4_canonical_request(a, src, auth, "hash");
 
@@ -88,6 +88,19 @@ static void check_verify(struct arena *a, struct sigv4_source *src, struct sigv4
 	/* Normalising what is normal changes nothing. */
 	canonical = sigv4_normalise(a, src->path, strlen(src->path), true, false);
 	if (!str_eq(canonical, sigv4_normalise(a, canonical, strlen(canonical), true, false)))
+		abort();
+}
+
+static void check_v2(struct arena *a, struct sigv4_source *src, struct sigv4_auth *auth)
+{
+	static const unsigned char key[SIGV4_KEY_LEN] = {1, 2, 3};
+	unsigned char mac[SIGV2_DIGEST_LEN];
+
+	if (!*auth->access_key_id || !str_eq(auth->date, SIGV4_DATE_V2) || auth->expires_s < 0)
+		abort();
+	sigv2_mac(key, sigv2_string_to_sign(a, src), mac);
+	auth->signature = base64_encode(a, mac, sizeof(mac));
+	if (!sigv2_matches(a, src, auth, key))
 		abort();
 }
 
@@ -118,6 +131,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		if (sigv4_parse_source(a, &src, s3, INT64_C(1795341600000), &auth, &e) < 0) {
 			if (!error_is_set(&e))
 				abort();
+			continue;
+		}
+		if (auth.form == SIGV4_QUERY_V2) {
+			check_v2(a, &src, &auth);
 			continue;
 		}
 		check_fields(&auth);
