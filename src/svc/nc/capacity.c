@@ -67,14 +67,39 @@ static struct hyper_host real_host(struct nc *nc, const struct usage *u)
 	return h;
 }
 
+/* Whether any guest is on, by the hypervisor's own word: a held instance's record stays "running".
+ * Not to be called with the lock held. */
+static bool guests_on(struct nc *nc)
+{
+	struct arena *a = arena_new();
+	struct hyper_status *list;
+	struct error e = {0};
+	bool on = false;
+	size_t count;
+
+	if (nc->ops->list(nc->hyper, a, &list, &count, &e) < 0) {
+		on = true; /* not known: not drained yet */
+		count = 0;
+	}
+	for (size_t i = 0; i < count; i++)
+		on |= list[i].state != HYPER_ABSENT && list[i].state != HYPER_OFF;
+	arena_free(a);
+	return on;
+}
+
 static const char *state_text(struct nc *nc, const struct usage *u, struct arena *a,
 			      const char **ret_reason)
 {
 	const char *state = "ready", *reason = NULL;
+	bool held, on;
 
 	pthread_mutex_lock(&nc->lock);
+	held = nc->held;
+	pthread_mutex_unlock(&nc->lock);
+	on = held && guests_on(nc);
+	pthread_mutex_lock(&nc->lock);
 	if (nc->held) {
-		state = metrics_get(nc->metrics, NC_M_RUNNING) > 0 ? "draining" : "drained";
+		state = on ? "draining" : "drained";
 		reason = "drained by the operator";
 	} else if (error_is_set(&nc->hyper_error)) {
 		reason = arena_strdup(a, nc->hyper_error.message);
