@@ -49,7 +49,7 @@ static int need_node(const struct settings *s, struct error *e)
 
 static int wait_drained(struct client *c, int64_t until_ms, struct error *e)
 {
-	long long last = -1;
+	bool told = false;
 
 	for (;;) {
 		_cleanup_(arena_freep) struct arena *a = arena_new();
@@ -63,15 +63,15 @@ static int wait_drained(struct client *c, int64_t until_ms, struct error *e)
 		n = reply;
 		if (str_eq(n->state, "drained"))
 			return 0;
-		if (n->instances.value != last)
-			printf("  guests: %lld going down\n", (long long)n->instances.value);
-		last = n->instances.value;
+		if (!told)
+			printf("  guests: going down (%lld instances)\n",
+			       (long long)n->instances.value);
+		told = true;
 		fflush(stdout);
 		if (clock_mono_ms() > until_ms)
 			return error_set(
 			    e, "TimedOut",
-			    "%lld guests have not gone down; nc.log says why. The services go on.",
-			    last);
+			    "Guests have not gone down; nc.log says why. The services go on.");
 		usleep(200000);
 	}
 }
