@@ -112,6 +112,19 @@ def test_kill_cleans_up(cloud, s3, bucket):
     assert s3.head_object(Bucket=bucket, Key="m")["ContentLength"] == 5 * MIB
 
 
+def test_controller_down(cloud, s3, bucket):
+    """Who has been here before is served while the cloud controller is away."""
+    s3.put_object(Bucket=bucket, Key="before", Body=b"x")
+    old = cloud.kill("clc")
+    try:
+        for n in range(5):
+            s3.put_object(Bucket=bucket, Key=f"during/{n}", Body=b"y")
+        assert s3.list_objects_v2(Bucket=bucket, Prefix="during/")["KeyCount"] == 5
+    finally:
+        cloud.wait_restarted("clc", old)
+    s3.put_object(Bucket=bucket, Key="after", Body=b"z")
+
+
 def test_memory_is_bounded(cloud, s3, bucket):
     """300 MB each way with far less memory."""
     def peak_kib():

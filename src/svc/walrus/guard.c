@@ -72,9 +72,11 @@ int guard_read_headers(struct guard *g, struct arena *a, const struct http_reque
 	const char *trailer = http_header(r, "x-amz-trailer");
 	int rc = read_length(g, r, chunked, e);
 
-	g->chunks_signed = chunked && !str_prefix(auth->payload_hash, "STREAMING-UNSIGNED");
-	if (strlen(auth->payload_hash) == 64)
-		g->sha256 = auth->payload_hash;
+	const char *hash = auth->payload_hash ? auth->payload_hash : "UNSIGNED-PAYLOAD";
+
+	g->chunks_signed = chunked && !str_prefix(hash, "STREAMING-UNSIGNED");
+	if (strlen(hash) == 64)
+		g->sha256 = hash;
 	if (rc >= 0)
 		rc = read_md5(g, a, http_header(r, "Content-MD5"), e);
 	for (int s = 0; s < SUM_COUNT && rc >= 0; s++) {

@@ -24,6 +24,7 @@ enum state { STATE_HEADER, STATE_DATA, STATE_DATA_END, STATE_LAST, STATE_END };
 #define LINE_MAX_BYTES 1024
 #define TRAILERS_MAX 8
 #define SIGNATURE_DIGITS 64
+#define V4_KEY_BYTES 32
 
 struct payload {
 	struct arena *a;
@@ -70,26 +71,31 @@ int payload_new(struct arena *a, const struct sigv4_auth *auth,
 		struct error *e)
 {
 	struct payload *p = arena_new_struct(a, struct payload);
-	bool known = strlen(auth->payload_hash) == 64;
+	const char *hash = auth->payload_hash ? auth->payload_hash : "UNSIGNED-PAYLOAD";
+	bool known = strlen(hash) == 64;
 
 	p->a = a;
 	p->kind = PAYLOAD_SHA256;
 	for (size_t i = 0; i < ARRAY_SIZE(kinds); i++)
-		if (str_eq(auth->payload_hash, kinds[i].text)) {
+		if (str_eq(hash, kinds[i].text)) {
 			p->kind = kinds[i].kind;
 			known = true;
 		}
 	if (!known)
 		return error_set(e, "NotImplemented",
 				 "This form of x-amz-content-sha256 is not implemented: %.60s.",
-				 auth->payload_hash);
+				 hash);
+	if (has_signatures(p) && strlen(auth->signature) != SIGNATURE_DIGITS)
+		return error_set(e, "InvalidRequest",
+				 "Signed chunks need a request signed with Version 4.");
 	if (has_signatures(p))
 		p->chunk_hash = digest_set_new(DIGEST_BIT(DIGEST_SHA256));
 	memcpy(p->key, key, sizeof(p->key));
 	clock_format_basic(auth->time_ms, p->date);
 	p->scope =
 	    arena_printf(a, "%s/%s/%s/aws4_request", auth->date, auth->region, auth->service);
-	memcpy(p->previous, auth->signature, SIGNATURE_DIGITS);
+	if (has_signatures(p))
+		memcpy(p->previous, auth->signature, SIGNATURE_DIGITS);
 	*ret = p;
 	return 0;
 }
@@ -132,7 +138,7 @@ static int check_signature(struct payload *p, const char *algorithm, const char 
 	    BUF_INIT; /* not in the arena: a body has any number of chunks */
 
 	buf_printf(&to_sign, "%s\n%s\n%s\n%s\n%s", algorithm, p->date, p->scope, p->previous, text);
-	if (gnutls_hmac_fast(GNUTLS_MAC_SHA256, p->key, sizeof(p->key), to_sign.data, to_sign.len,
+	if (gnutls_hmac_fast(GNUTLS_MAC_SHA256, p->key, V4_KEY_BYTES, to_sign.data, to_sign.len,
 			     mac) < 0)
 		abort();
 	if (hex_decode(p->signature, SIGNATURE_DIGITS, given) < 0 ||

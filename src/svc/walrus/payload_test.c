@@ -180,6 +180,24 @@ static void test_malformed(void **state)
 	}
 }
 
+/* A signature of Version 2 is shorter, and there is nothing that chunks could go on from. */
+static void test_version_2(void **state)
+{
+	_cleanup_(arena_freep) struct arena *a = arena_new();
+	struct sigv4_auth auth = {
+	    .date = "20130524", .region = "", .service = "s3", .signature = "c2hvcnQ="};
+	unsigned char key[SIGV4_KEY_LEN] = {0};
+	struct payload *p = NULL;
+	struct error e = {0};
+
+	assert_int_equal(payload_new(a, &auth, key, &p, &e), 0);
+	assert_int_equal(payload_kind(p), PAYLOAD_UNSIGNED);
+	payload_done(p);
+	auth.payload_hash = SIGNED;
+	assert_true(payload_new(a, &auth, key, &p, &e) < 0);
+	assert_string_equal(e.code, "InvalidRequest");
+}
+
 static void test_long_line(void **state)
 {
 	_cleanup_(arena_freep) struct arena *a = arena_new();
@@ -197,7 +215,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(test_example),   cmocka_unit_test(test_every_damage),
 	    cmocka_unit_test(test_trailers),  cmocka_unit_test(test_malformed),
-	    cmocka_unit_test(test_long_line),
+	    cmocka_unit_test(test_long_line), cmocka_unit_test(test_version_2),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
