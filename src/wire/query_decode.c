@@ -295,6 +295,20 @@ static bool reserved(const char *key)
 	return str_eq(key, "Action") || str_eq(key, "Version") || str_prefix(key, "X-Amz-");
 }
 
+/* Older clients of EC2 send older dates, and the newest meaning serves them; the other services had
+ * one version each. */
+static bool version_served(const struct wire_service *s, const char *version)
+{
+	static const char form[] = "dddd-dd-dd";
+
+	if (str_eq(version, s->api_version))
+		return true;
+	for (size_t i = 0; i < sizeof(form); i++)
+		if (form[i] == 'd' ? version[i] < '0' || version[i] > '9' : version[i] != form[i])
+			return false;
+	return s->protocol == WIRE_EC2 && strcmp(version, s->api_version) < 0;
+}
+
 const struct wire_action *wire_query_route(const struct wire_service *s,
 					   const struct wire_params *params, struct error *e)
 {
@@ -321,7 +335,7 @@ const struct wire_action *wire_query_route(const struct wire_service *s,
 		error_set(e, "MissingParameter", "The request must contain the parameter Version");
 		return NULL;
 	}
-	if (!str_eq(version, s->api_version)) {
+	if (!version_served(s, version)) {
 		error_set(e, "NoSuchVersion",
 			  "The requested version (%.40s) of service %s does not exist", version,
 			  s->name);

@@ -155,7 +155,10 @@ static void test_missing(void **state)
 	refused("Version=2016-11-15", "MissingAction", "Action");
 	refused(EC2("DescribeVpcs&Action=RunInstances"), "MalformedQueryString", "once");
 	refused("Action=DescribeVpcs", "MissingParameter", "Version");
-	refused("Action=DescribeVpcs&Version=2010-01-01", "NoSuchVersion", "2010-01-01");
+	refused("Action=DescribeVpcs&Version=2016-11-16", "NoSuchVersion", "2016-11-16");
+	refused("Action=DescribeVpcs&Version=2010", "NoSuchVersion", "2010");
+	refused("Action=DescribeVpcs&Version=2010-01-01x", "NoSuchVersion", "2010");
+	refused("Action=FrobVpcs&Version=2010-01-01", "InvalidAction", "FrobVpcs");
 	refused(EC2("FrobInstances"), "InvalidAction", "not valid for this web service.");
 	refused(EC2("AttachClassicLinkVpc"), "InvalidAction", "does not serve");
 }
