@@ -230,6 +230,8 @@ def test_status(ec2, running, launch):
     assert s["InstanceStatus"]["Status"] in ("initializing", "ok")
     assert s["InstanceStatus"]["Details"][0]["Name"] == "reachability"
     ec2.get_waiter("system_status_ok").wait(InstanceIds=[running], WaiterConfig=FAST)
+    ec2.get_waiter("instance_status_ok").wait(InstanceIds=[running], WaiterConfig=FAST)
+    assert status()["InstanceStatus"] == {"Status": "ok", "Details": [{"Name": "reachability", "Status": "passed"}]}
     ec2.terminate_instances(InstanceIds=[running])
     assert ec2.describe_instance_status(InstanceIds=[running])["InstanceStatuses"] == []
     (s,) = ec2.describe_instance_status(InstanceIds=[running], IncludeAllInstances=True)["InstanceStatuses"]
