@@ -65,6 +65,10 @@ int store_open(const char *dir, struct store **ret, struct error *e)
 	if (r < 0)
 		goto fail;
 	r = dir_sync(dir);
+	if (r >= 0) {
+		snprintf(path, sizeof(path), "%s/..", dir); /* dir itself may be new */
+		r = dir_sync(path);
+	}
 	if (r < 0) {
 		r = error_errno(e, r, "syncing the folder %s", dir);
 		goto fail;

@@ -95,6 +95,19 @@ def test_presigned_expired(client, bucket):
     assert status == 403 and b"<Code>AccessDenied</Code>" in body and b"Request has expired" in body
 
 
+def test_presigned_version_2(client, bucket):
+    """What boto3 and older tools make in us-east-1 when nobody asks for Version 4."""
+    s3 = client("s3", config=Config(signature_version="s3"))
+    url = s3.generate_presigned_url("get_object", Params={"Bucket": bucket, "Key": "k"})
+    assert "AWSAccessKeyId=" in url
+    assert fetch(url)[2] == b"content"
+    assert code_of(fetch(url.replace("/k?", "/j?"))) == (403, "SignatureDoesNotMatch")
+    url = s3.generate_presigned_url("put_object", Params={"Bucket": bucket, "Key": "v2"}, ExpiresIn=60)
+    assert fetch(url, "PUT", b"x" * 100_000, {"Content-Type": ""})[0] == 200
+    url = s3.generate_presigned_url("get_object", Params={"Bucket": bucket, "Key": "k"}, ExpiresIn=-5)
+    assert code_of(fetch(url)) == (403, "AccessDenied")
+
+
 # ---- the framings of a body ----
 
 def test_unsigned_payload(cloud, bucket):

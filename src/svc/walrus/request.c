@@ -65,9 +65,7 @@ static void reply_error(struct request *q)
 	if (status == 503)
 		http_reply_header(r, "Retry-After", "1");
 	if (!str_eq(http_method(r), "HEAD") && status != 304)
-		wire_rest_error(&s3_service, &q->error,
-				uri_encode(q->call.a, http_path(r), strlen(http_path(r)), true),
-				http_request_id(r), &out);
+		wire_rest_error(&s3_service, &q->error, http_path(r), http_request_id(r), &out);
 	http_reply(r, status, "application/xml", out.data, out.len);
 	buf_done(&out);
 }
