@@ -38,19 +38,14 @@ struct db {
 
 static int db_error(struct db_conn *c, int code, struct error *e)
 {
-	switch (code & 0xff) {
-	case SQLITE_FULL:
+	bool full = (code & 0xff) == SQLITE_FULL ||
+		    ((code & 0xff) == SQLITE_IOERR && sqlite3_system_errno(c->handle) == ENOSPC);
+
+	if (full)
 		return error_set(e, "InsufficientStorage",
 				 "The disk that holds the object store is full.");
-	case SQLITE_IOERR:
-		if (sqlite3_system_errno(c->handle) == ENOSPC)
-			return error_set(e, "InsufficientStorage",
-					 "The disk that holds the object store is full.");
-		/* fallthrough */
-	default:
-		return error_set(e, "InternalError", "The object store's database failed: %s (%d).",
-				 sqlite3_errmsg(c->handle), code);
-	}
+	return error_set(e, "InternalError", "The object store's database failed: %s (%d).",
+			 sqlite3_errmsg(c->handle), code);
 }
 
 static int conn_run(struct db_conn *c, const char *sql, struct error *e)
