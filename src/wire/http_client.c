@@ -14,7 +14,9 @@
 #define DEFAULT_REPLY_BYTES (UINT64_C(64) << 20)
 
 struct http_client {
-	CURL *easy; /* keeps the connections between exchanges */
+	CURLM *multi; /* keeps the connections between exchanges; and its wait can be ended from
+			 outside */
+	CURL *easy;
 	const struct tls_context *tls;
 	_Atomic bool cancelled;
 };
@@ -38,9 +40,10 @@ int http_client_new(const struct tls_context *tls, struct http_client **ret)
 	if (!c)
 		abort();
 	c->tls = tls;
+	c->multi = curl_multi_init();
 	c->easy = curl_easy_init();
-	if (!c->easy) {
-		free(c);
+	if (!c->easy || !c->multi) {
+		http_client_free(c);
 		return -EIO;
 	}
 	*ret = c;
@@ -52,12 +55,14 @@ void http_client_free(struct http_client *c)
 	if (!c)
 		return;
 	curl_easy_cleanup(c->easy);
+	curl_multi_cleanup(c->multi);
 	free(c);
 }
 
 void http_client_cancel(struct http_client *c)
 {
 	atomic_store(&c->cancelled, true);
+	curl_multi_wakeup(c->multi);
 }
 
 /* --- callbacks --- */
@@ -136,14 +141,6 @@ static int seek_body(void *ctx, curl_off_t offset, int origin)
 		return CURL_SEEKFUNC_CANTSEEK;
 	run->body_sent = offset;
 	return CURL_SEEKFUNC_OK;
-}
-
-static int see_progress(void *ctx, curl_off_t dltotal, curl_off_t dlnow, curl_off_t ultotal,
-			curl_off_t ulnow)
-{
-	struct run *run = ctx;
-
-	return atomic_load(&run->c->cancelled);
 }
 
 /* --- set-up --- */
@@ -249,9 +246,6 @@ static void set_up(struct run *run)
 	curl_easy_setopt(easy, CURLOPT_TCP_KEEPALIVE, 1L);
 	curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, take_reply);
 	curl_easy_setopt(easy, CURLOPT_WRITEDATA, run);
-	curl_easy_setopt(easy, CURLOPT_NOPROGRESS, 0L);
-	curl_easy_setopt(easy, CURLOPT_XFERINFOFUNCTION, see_progress);
-	curl_easy_setopt(easy, CURLOPT_XFERINFODATA, run);
 	set_body(run);
 	set_headers(run);
 	set_limits(run);
@@ -334,6 +328,29 @@ static int explain(struct run *run, CURLcode code, struct error *e)
 	}
 }
 
+/* Like curl_easy_perform(), but that http_client_cancel() ends it at once. */
+static CURLcode perform(struct http_client *c)
+{
+	CURLcode result = CURLE_ABORTED_BY_CALLBACK;
+	int running = 1, queued;
+	CURLMsg *msg;
+
+	if (curl_multi_add_handle(c->multi, c->easy) != CURLM_OK)
+		return CURLE_FAILED_INIT;
+	while (running && !atomic_load(&c->cancelled)) {
+		if (curl_multi_perform(c->multi, &running) != CURLM_OK)
+			break;
+		if (running && curl_multi_poll(c->multi, NULL, 0, 1000, NULL) != CURLM_OK)
+			break;
+	}
+	while ((msg = curl_multi_info_read(c->multi, &queued))) {
+		if (msg->msg == CURLMSG_DONE)
+			result = msg->data.result;
+	}
+	curl_multi_remove_handle(c->multi, c->easy);
+	return result;
+}
+
 int http_client_do(struct http_client *c, struct http_exchange *x, struct error *e)
 {
 	struct run run = {.c = c, .x = x};
@@ -343,7 +360,7 @@ int http_client_do(struct http_client *c, struct http_exchange *x, struct error 
 	x->status = 0;
 	x->reply = BUF_INIT;
 	set_up(&run);
-	code = curl_easy_perform(c->easy);
+	code = perform(c);
 	curl_easy_setopt(c->easy, CURLOPT_ERRORBUFFER, NULL);
 	curl_slist_free_all(run.headers);
 	if (code != CURLE_OK) {

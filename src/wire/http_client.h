@@ -41,7 +41,7 @@ struct http_exchange {
  */
 int http_client_do(struct http_client *c, struct http_exchange *x, struct error *e);
 
-/* From any thread: the exchange under way ends within about a second, and later ones at once. For stopping. */
+/* From any thread: the exchange under way and later ones end at once. For stopping. */
 void http_client_cancel(struct http_client *c);
 
 #endif

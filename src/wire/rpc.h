@@ -40,7 +40,7 @@ int rpc_client_new(const struct tls_context *tls, enum tls_role peer_role, const
 void rpc_client_free(struct rpc_client *c);
 /* The peer's certificate must also carry this id (a node's name). */
 void rpc_client_expect_id(struct rpc_client *c, const char *peer_id);
-/* From any thread: the call under way ends within about a second, and later ones at once, with code "Cancelled". */
+/* From any thread: the call under way and later ones end at once, with code "Cancelled". */
 void rpc_client_cancel(struct rpc_client *c);
 /* *ret_out lives in a. The peer's own error comes back in *e with its code; an unreachable peer is code "ServiceUnavailable". */
 int rpc_call(struct rpc_client *c, const struct wire_service *s, const char *action, const void *in, struct arena *a,

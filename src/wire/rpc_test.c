@@ -400,7 +400,7 @@ static void calls_can_be_cancelled(void **state)
 	r = rpc_call(c, &note_service, "Wait", NULL, a, NULL, 20000, &e);
 	assert_int_equal(r, -ECANCELED);
 	assert_string_equal(e.code, "Cancelled");
-	assert_true(clock_mono_ms() - before < 3500);
+	assert_true(clock_mono_ms() - before < 3500); /* would be five seconds */
 	pthread_join(other, NULL);
 	f->seen.waiting = 2;
 	arena_free(a);
