@@ -86,7 +86,7 @@ static int remove_domains(const struct settings *s, struct error *e)
 
 static int remove_network(const struct settings *s, struct error *e)
 {
-	_cleanup_(freep) char *dir = settings_path(s, "net");
+	_cleanup_(freep) char *dir = settings_path(s, "nc/net");
 
 	return is_fake(s) ? 0 : net_uninstall(dir, e);
 }

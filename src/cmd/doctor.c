@@ -113,7 +113,7 @@ static void check_hypervisor(struct doctor *d)
 static void check_network(struct doctor *d)
 {
 	_cleanup_(arena_freep) struct arena *a = arena_new();
-	_cleanup_(freep) char *dir = settings_path(d->settings, "net");
+	_cleanup_(freep) char *dir = settings_path(d->settings, "nc/net");
 	struct net_config c = {.cloud_id = settings_get(d->settings, SETTING_CLOUD_ID),
 			       .dir = dir,
 			       .subnet = settings_get(d->settings, SETTING_SUBNET),

@@ -23,9 +23,9 @@ static const struct folder {
 	mode_t mode;
 	bool services; /* owned by the services' user; else by root */
 } folders[] = {
-    {"bin", 0755, false},   {"certs", 0755, false}, {"clc", 0700, true},  {"cc", 0700, true},
-    {"walrus", 0700, true}, {"nc", 0755, false},    {"net", 0755, false}, {"log", 0755, false},
-    {"run", 0755, false},   {"keys", 0700, false},
+    {"bin", 0755, false}, {"certs", 0755, false}, {"clc", 0700, true},
+    {"cc", 0700, true},	  {"walrus", 0700, true}, {"nc", 0755, false},
+    {"log", 0755, false}, {"run", 0755, false},	  {"keys", 0700, false},
 };
 
 static void new_cloud_id(char out[static 5])
