@@ -299,3 +299,51 @@ void answerer_stop(struct answerer *a)
 	pthread_join(a->thread, NULL);
 	free(a);
 }
+
+/* --- a small cloud --- */
+
+uint32_t nettest_ip(const char *s)
+{
+	uint32_t v;
+
+	assert_int_equal(ipv4_parse(s, &v), 0);
+	return v;
+}
+
+int nettest_setup(void **state)
+{
+	struct fixture *x = calloc(1, sizeof(*x));
+
+	x->dir = nettest_dir();
+	nettest_sh(
+	    "ip tuntap add up0 mode tap vnet_hdr && ip link set up0 address 06:00:00:00:00:99 && "
+	    "ip addr add 203.0.113.1/24 dev up0");
+	guest_plug("up0", "06:00:00:00:00:02", "203.0.113.2", &x->uplink);
+	nettest_sh("ip link set up0 up && ip route add default via 203.0.113.2");
+	assert_int_equal(mac_parse("06:00:00:00:00:99", x->uplink.gateway_mac), 0);
+	x->net = nettest_open(x->dir);
+	guest_start(x->net, 10, "111111111111", &x->a);
+	guest_start(x->net, 11, "111111111111", &x->b);
+	guest_start(x->net, 12, "222222222222", &x->c);
+	*state = x;
+	return 0;
+}
+
+int nettest_teardown(void **state)
+{
+	struct fixture *x = *state;
+	struct error e = {0};
+
+	if (!x)
+		return 0; /* the setup failed and said why */
+	guest_stop(&x->a);
+	guest_stop(&x->b);
+	guest_stop(&x->c);
+	guest_stop(&x->uplink);
+	net_close(x->net);
+	assert_int_equal(net_uninstall(x->dir, &e), 0);
+	dir_remove(x->dir);
+	free(x->dir);
+	free(x);
+	return 0;
+}

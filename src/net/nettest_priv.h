@@ -69,6 +69,20 @@ struct answerer;
 struct answerer *answerer_start(struct guest *g, const uint8_t *mac);
 void answerer_stop(struct answerer *a);
 
+/* --- a small cloud: the state of a group of tests --- */
+
+struct fixture {
+	char *dir;
+	struct net *net;
+	struct guest a, b, c; /* a and b belong to account 1, c to account 2 */
+	struct guest uplink;  /* the outside: another interface of the host, 203.0.113.2 */
+};
+
+int nettest_setup(void **state);
+int nettest_teardown(void **state);
+uint32_t nettest_ip(const char *s); /* of a literal */
+#define QUIET_MS 250		    /* how long nothing must come to count as dropped */
+
 /* --- frames --- */
 
 struct arp_fields {
