@@ -9,6 +9,10 @@
 /* Connections for reading that are kept open when nobody uses them. */
 #define POOL_MAX 8
 #define BUSY_TIMEOUT_MS 10000
+/* Free pages that the database keeps for itself, and how many steps of 512 pages a batch of writes
+ * gives back at most. */
+#define FREE_PAGES_KEPT 2048
+#define VACUUM_STEPS 8
 
 struct db_conn {
 	sqlite3 *handle;
@@ -108,9 +112,12 @@ static int conn_open(const char *path, bool writer, struct db_conn **ret, struct
 		return db_error(c, rc, e);
 	sqlite3_extended_result_codes(c->handle, 1);
 	sqlite3_busy_timeout(c->handle, BUSY_TIMEOUT_MS);
+	/* Debian's SQLite overwrites what is deleted unless told not to: a delete would need as
+	 * much log as the data had, which a full disk does not have. */
 	r = conn_run(
 	    c,
-	    "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA journal_size_limit = 16777216",
+	    "PRAGMA auto_vacuum = INCREMENTAL; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA secure_delete = OFF;"
+	    "PRAGMA journal_size_limit = 16777216",
 	    e);
 	if (r >= 0 && writer)
 		r = conn_migrate(c, e);
@@ -208,6 +215,29 @@ static void run_batch(struct db_conn *c, struct db_op *batch)
 			op->result = error_set(op->e, e.code, "%s", e.message);
 }
 
+/* Deleting leaves free pages in the database, which new small objects use again, but no file can:
+ * what is more than a little of them goes back to the disk. In small steps, so that the log, which
+ * moved pages pass through, stays small too. */
+static void give_back(struct db_conn *c)
+{
+	struct error ignored;
+	int steps = 0;
+
+	for (; steps < VACUUM_STEPS; steps++) {
+		sqlite3_stmt *st = db_stmt(c, SQL_FREE_PAGES);
+
+		error_clear(&ignored);
+		if (db_step(c, st, &ignored) <= 0 || sqlite3_column_int(st, 0) < FREE_PAGES_KEPT)
+			break;
+		sqlite3_reset(st);
+		if (conn_run(c, "PRAGMA incremental_vacuum(512)", &ignored) < 0)
+			break;
+	}
+	sqlite3_reset(c->stmts[SQL_FREE_PAGES]);
+	if (steps > 0) /* only now the file shrinks; without waiting for readers */
+		sqlite3_wal_checkpoint_v2(c->handle, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
+}
+
 int db_write(struct db *db, db_op_fn *fn, void *ctx, struct error *e)
 {
 	struct db_op op = {.fn = fn, .ctx = ctx, .e = e};
@@ -225,6 +255,7 @@ int db_write(struct db *db, db_op_fn *fn, void *ctx, struct error *e)
 		db->writing = true;
 		pthread_mutex_unlock(&db->lock);
 		run_batch(db->writer, batch);
+		give_back(db->writer);
 		pthread_mutex_lock(&db->lock);
 		while (batch) {
 			struct db_op *next = batch->next; /* once done, its owner's stack may go */

@@ -86,8 +86,13 @@ static void test_full(void **state)
 		    &e, store_object_open(s, a, b.id, arena_printf(a, "small%d", i), &o, &rd, &e));
 		assert_true(pattern_read(rd, 0, 20000, (uint64_t)i));
 	}
-	/* Deleting works on a full disk, and makes room. */
-	assert_ok(&e, store_objects_delete(s, b.id, (const char *[]){"kept"}, 1, NULL, &e));
+	/* Deleting works on a full disk, also all at once, and makes room. */
+	const char **keys = arena_new_array(a, const char *, (size_t)small + 1);
+
+	for (int i = 0; i < small; i++)
+		keys[i] = arena_printf(a, "small%d", i);
+	keys[small] = "kept";
+	assert_ok(&e, store_objects_delete(s, b.id, keys, (size_t)small + 1, NULL, &e));
 	assert_ok(&e, pattern_put(s, a, b.id, "new", 500000, 3, always, &e));
 	store_close(s);
 	arena_free(a);
