@@ -50,8 +50,11 @@ struct supervisor {
 	struct loop_source *tick, *deadline;
 };
 
-static const char *const virtlogd_argv[] = {"/usr/sbin/virtlogd", NULL};
-static const char *const libvirtd_argv[] = {"/usr/sbin/libvirtd", NULL};
+/* They are the host's, not this cloud's: nothing in their environment ties them to it. */
+static const char *const virtlogd_argv[] = {"/usr/bin/env", "-u", "MALLEE_STATE",
+					    "/usr/sbin/virtlogd", NULL};
+static const char *const libvirtd_argv[] = {"/usr/bin/env", "-u", "MALLEE_STATE",
+					    "/usr/sbin/libvirtd", NULL};
 
 static void prepare_unit(struct supervisor *v, struct unit *u, const char *name)
 {

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the tests with real guests share. Booting is what costs, so there are two guests: `first`, which `mallee up` ran, and
+`second`, with a key, user data and metadata options of its own. Files run in the order of their names; the last take down."""
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from host import snapshot
+from lib.cloud import wait_for
+from lib.instances import instance
+
+BOOT_S = 300
+
+USER_DATA = """#!/bin/sh
+echo "user data says hello from $(hostname)"
+date > /root/user-data-ran
+echo run >> /root/user-data-runs
+"""
+
+
+class Guest:
+    """A guest and a way in."""
+
+    def __init__(self, cloud, ec2, instance_id, key):
+        self.cloud, self.ec2, self.id, self.key = cloud, ec2, instance_id, Path(key)
+
+    @property
+    def description(self):
+        return instance(self.ec2, self.id)
+
+    @property
+    def address(self):
+        return self.description["PrivateIpAddress"]
+
+    def ssh(self, command, check=True, timeout=60, input=None):
+        """The command's stdout, stripped; with check=False the finished process."""
+        done = subprocess.run(
+            ["/usr/bin/ssh", "-i", str(self.key), "-F", "/dev/null", "-o", "BatchMode=yes", "-o", "IdentitiesOnly=yes",
+             "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR",
+             "-o", "ConnectTimeout=20", f"root@{self.address}", command],
+            capture_output=True, text=True, timeout=timeout, input=input, stdin=None if input else subprocess.DEVNULL)
+        if not check:
+            return done
+        assert done.returncode == 0, f"ssh {command!r}: {done.returncode}\n{done.stdout}{done.stderr}"
+        return done.stdout.strip()
+
+    def wait_ssh(self):
+        def answers():
+            try:
+                return self.ssh("true", check=False).returncode == 0
+            except subprocess.TimeoutExpired:
+                return False
+        wait_for(f"{self.id} to take SSH logins", answers, BOOT_S, 1)
+        return self
+
+    def boot_id(self):
+        return self.ssh("cat /proc/sys/kernel/random/boot_id")
+
+    def http(self, method, path, *headers):
+        """(status, body) of a request to the metadata service, made by hand: busybox has no client that can PUT."""
+        lines = [f"{method} {path} HTTP/1.1", "Host: 169.254.169.254", "Content-Length: 0", "Connection: close", *headers, "", ""]
+        script = ("f=/tmp/http.$$; mkfifo $f; exec 3<>$f; rm $f; cat >&3; "
+                  "timeout 10 nc -w 5 169.254.169.254 80 <&3")
+        reply = self.ssh(script, input="\r\n".join(lines), check=False).stdout
+        head, _, body = reply.replace("\r\n", "\n").partition("\n\n")
+        return (int(head.split()[1]) if head.startswith("HTTP/") else 0), body
+
+    @property
+    def tap(self):
+        """Its tap on the host: the port of this cloud's bridge behind which its MAC address lives."""
+        mac = self.description["NetworkInterfaces"][0]["MacAddress"]
+        links = json.loads(subprocess.run(["ip", "-j", "link"], capture_output=True, text=True, check=True).stdout)
+        cloud_id = self.cloud_id
+        taps = [link["ifname"] for link in links if link["ifname"].startswith(f"mlt{cloud_id}")]
+        for tap in taps:
+            rules = subprocess.run(["nft", "list", "table", "bridge", f"mallee_{cloud_id}"], capture_output=True, text=True,
+                                   check=True).stdout
+            if f'"{tap}" . {mac}' in rules:
+                return tap
+        raise AssertionError(f"no tap of {self.id} among {taps}")
+
+    @property
+    def cloud_id(self):
+        conf = (self.cloud.state / "mallee.conf").read_text()
+        (line,) = [line for line in conf.splitlines() if line.startswith("cloud_id =")]
+        return line.partition("=")[2].strip()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def host_before():
+    """Taken before the first cloud starts: autouse fixtures come first."""
+    return snapshot()
+
+
+@pytest.fixture(scope="session")
+def real_ec2(real_client):
+    return real_client("ec2")
+
+
+@pytest.fixture(scope="session")
+def image_id(real_ec2):
+    (image,) = real_ec2.describe_images(Filters=[{"Name": "name", "Values": ["tiny"]}])["Images"]
+    return image["ImageId"]
+
+
+@pytest.fixture(scope="session")
+def first(real_cloud, real_ec2):
+    found = real_ec2.describe_instances(Filters=[{"Name": "tag:Name", "Values": ["first"]},
+                                                 {"Name": "instance-state-name", "Values": ["running"]}])
+    (reservation,) = found["Reservations"]
+    return Guest(real_cloud, real_ec2, reservation["Instances"][0]["InstanceId"], real_cloud.state / "keys" / "mallee")
+
+
+@pytest.fixture(scope="session")
+def second(real_cloud, real_ec2, image_id):
+    key = real_cloud.state.with_name(real_cloud.state.name + "-key")
+    key.touch(0o600)
+    key.write_text(real_ec2.create_key_pair(KeyName="guest-test", KeyType="ed25519")["KeyMaterial"])
+    (launched,) = real_ec2.run_instances(
+        ImageId=image_id, InstanceType="t2.nano", MinCount=1, MaxCount=1, KeyName="guest-test", UserData=USER_DATA,
+        MetadataOptions={"HttpTokens": "required"},
+        TagSpecifications=[{"ResourceType": "instance", "Tags": [{"Key": "Name", "Value": "second"}]}])["Instances"]
+    waiter = real_ec2.get_waiter("instance_running")
+    waiter.wait(InstanceIds=[launched["InstanceId"]], WaiterConfig={"Delay": 1, "MaxAttempts": BOOT_S})
+    yield Guest(real_cloud, real_ec2, launched["InstanceId"], key).wait_ssh()
+    key.unlink()
