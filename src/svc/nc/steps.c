@@ -44,10 +44,26 @@ static enum nc_step hyper_failed(int r)
 	return r == -ENOTCONN ? NC_STEP_RETRY : NC_STEP_RETRY_FEW;
 }
 
+static void show_reach(struct nc_job *j, enum nc_reach reach)
+{
+	pthread_mutex_lock(&j->nc->lock);
+	j->inst->ping_due_mono_ms = 0;
+	nc_set_reach(j->nc, j->inst, reach);
+	pthread_mutex_unlock(&j->nc->lock);
+}
+
+/* What a guest that has just been started shows until it answers. */
+static enum nc_reach first_reach(const struct nc *nc)
+{
+	return nc->ops->fakes_network ? NC_REACH_OK : NC_REACH_INITIALIZING;
+}
+
 static enum nc_step do_nothing(struct nc_job *j)
 {
 	int64_t ago = clock_unix_ms() - j->rec.asked_off_ms;
 
+	if (j->rec.state == NC_RUNNING && j->facts.machine != HYPER_RUNNING)
+		show_reach(j, NC_REACH_IMPAIRED); /* the node is drained */
 	if (!j->rec.asked_off_ms || j->facts.machine != HYPER_RUNNING)
 		return NC_STEP_DONE;
 	if (ago < ASK_FORGOTTEN_MS)
@@ -213,7 +229,9 @@ static enum nc_step do_start(struct nc_job *j)
 	char name[64];
 	int r;
 
-	if (j->rec.state == NC_PENDING)
+	if (j->rec.state == NC_RUNNING)
+		show_reach(j, first_reach(j->nc));
+	else
 		nc_progress(j, "starting");
 	step = add_port(j);
 	if (step != NC_STEP_AGAIN)
@@ -240,18 +258,13 @@ static enum nc_step do_adopt(struct nc_job *j)
 
 static enum nc_step do_note_running(struct nc_job *j)
 {
-	struct nc *nc = j->nc;
-
 	if (j->rec.state == NC_PENDING) /* reboots asked for before it ran are done with */
 		j->rec.reboot_done = MAX_OF(j->rec.reboot_done, j->spec->reboot_generation.value);
 	j->rec.state = NC_RUNNING;
 	if (nc_commit(j) < 0)
 		return NC_STEP_RETRY;
 	nc_progress(j, "%s", "");
-	pthread_mutex_lock(&nc->lock);
-	j->inst->ping_due_mono_ms = 0;
-	nc_set_reach(nc, j->inst, nc->ops->fakes_network ? NC_REACH_OK : NC_REACH_INITIALIZING);
-	pthread_mutex_unlock(&nc->lock);
+	show_reach(j, first_reach(j->nc));
 	return NC_STEP_AGAIN;
 }
 
@@ -299,17 +312,10 @@ static enum nc_step do_force_off(struct nc_job *j)
 	return r < 0 ? hyper_failed(r) : NC_STEP_AGAIN;
 }
 
-static void clear_reach(struct nc_job *j)
-{
-	pthread_mutex_lock(&j->nc->lock);
-	nc_set_reach(j->nc, j->inst, NC_REACH_NONE);
-	pthread_mutex_unlock(&j->nc->lock);
-}
-
 static enum nc_step do_note_stopped(struct nc_job *j)
 {
 	j->rec.state = NC_STOPPED;
-	clear_reach(j);
+	show_reach(j, NC_REACH_NONE);
 	return commit_and(j, NC_STEP_AGAIN);
 }
 
@@ -339,7 +345,7 @@ static enum nc_step do_terminate(struct nc_job *j)
 	j->rec.state = NC_SHUTTING_DOWN;
 	if (nc_commit(j) < 0)
 		return NC_STEP_RETRY;
-	clear_reach(j);
+	show_reach(j, NC_REACH_NONE);
 	nc_domain_name(nc, j->id, name);
 	r = nc->ops->destroy(nc->hyper, name, &j->err);
 	if (r < 0)
