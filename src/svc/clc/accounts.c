@@ -235,6 +235,48 @@ int account_list(struct clc *c, struct arena *a, struct account **ret, size_t *r
 	return 0;
 }
 
+/* 1 when the record is no longer what the settings say; value then is. */
+static int adjust_vpc(struct clc *c, struct records_vpc *v)
+{
+	if (str_eq(v->cidr_block, c->network.cidr))
+		return 0;
+	v->cidr_block = c->network.cidr;
+	return 1;
+}
+
+static int adjust_subnet(struct clc *c, struct records_subnet *s)
+{
+	if (str_eq(s->cidr_block, c->network.cidr) && str_eq(s->availability_zone, c->zone))
+		return 0;
+	s->cidr_block = c->network.cidr;
+	s->availability_zone = c->zone;
+	return 1;
+}
+
+int account_follow_settings(struct clc *c, struct error *e)
+{
+	static const enum clc_kind kinds[] = {KIND_VPC, KIND_SUBNET};
+	_cleanup_(arena_freep) struct arena *a = arena_new();
+	int r = 0;
+
+	for (size_t k = 0; k < ARRAY_SIZE(kinds); k++) {
+		struct record_list l;
+
+		r = record_list(c, a, kinds[k], NULL, 0, &l, e);
+		for (size_t i = 0; r >= 0 && i < l.count; i++) {
+			const struct record *x = &l.items[i];
+			int changed = kinds[k] == KIND_VPC ? adjust_vpc(c, x->value)
+							   : adjust_subnet(c, x->value);
+
+			if (changed)
+				r = record_put(c, kinds[k], x->account, x->id, NULL, x->value, e);
+		}
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
 int account_ensure_default(struct clc *c, struct error *e)
 {
 	_cleanup_(arena_freep) struct arena *a = arena_new();

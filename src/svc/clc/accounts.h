@@ -29,6 +29,10 @@ int account_list(struct clc *c, struct arena *a, struct account **ret, size_t *r
 /* At the first start: the account named default. */
 int account_ensure_default(struct clc *c, struct error *e);
 
+/* At each start: the accounts' default VPCs and subnets are the cloud's one subnet and zone as they
+ * are set now. */
+int account_follow_settings(struct clc *c, struct error *e);
+
 /* What other services and the operator may call; the handlers' context is the struct clc. */
 struct rpc_binding identity_binding(struct clc *c);
 struct rpc_binding admin_binding(struct clc *c);

@@ -242,6 +242,10 @@ static void api_begin(void *ctx, struct http_request *http)
 
 static const struct http_handler api_handler = {.begin = api_begin, .end = api_end};
 
+/* A handler that waits for the cluster controller keeps its thread, and the connections of that
+ * thread, waiting. */
+enum { API_THREADS = 16 };
+
 int api_start(struct clc *c, const char *address, bool free_bind, struct http_server **ret,
 	      struct error *e)
 {
@@ -249,6 +253,7 @@ int api_start(struct clc *c, const char *address, bool free_bind, struct http_se
 	    .address = address,
 	    .free_bind = free_bind,
 	    .port = settings_port(c->settings, PORT_API),
+	    .threads = API_THREADS,
 	    .max_body_bytes = LIMIT_BODY_BYTES,
 	    .handler = &api_handler,
 	    .ctx = c,

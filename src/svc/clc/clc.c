@@ -53,7 +53,9 @@ static int open_state(struct clc *c, struct error *e)
 	if (r < 0)
 		return error_errno(e, r, "cannot make %s", folder);
 	r = state_open(path, &c->state, e);
-	return r < 0 ? r : account_ensure_default(c, e);
+	if (r >= 0)
+		r = account_ensure_default(c, e);
+	return r < 0 ? r : account_follow_settings(c, e);
 }
 
 static int open_cluster(struct clc *c, struct error *e)
