@@ -56,5 +56,5 @@ int cmd_account(int argc, char **argv)
 	r = client_new(s, &c, &e);
 	if (r == 0)
 		r = count == 2 ? create(c, words[1], &e) : list(c, &e);
-	return r < 0 ? fail(&e) : 0;
+	return r < 0 ? command_failed(&e) : 0;
 }

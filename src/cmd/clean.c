@@ -172,7 +172,7 @@ static int run(int argc, char **argv,
 		return 0;
 	}
 	if (r < 0)
-		return fail(&e);
+		return command_failed(&e);
 	printf("%s\n", done);
 	return 0;
 }

@@ -34,7 +34,7 @@ int options_parse(int argc, char **argv, const struct option_spec *specs, size_t
 		  const char **words, int min, int max);
 
 /* "mallee: message" to stderr; returns 1, the exit code. */
-int fail(const struct error *e);
+int command_failed(const struct error *e);
 /* Settings, or the exit code of a failure that is said already. */
 int load_settings(struct settings **ret);
 

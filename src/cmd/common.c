@@ -69,7 +69,7 @@ int options_parse(int argc, char **argv, const struct option_spec *specs, size_t
 	return count;
 }
 
-int fail(const struct error *e)
+int command_failed(const struct error *e)
 {
 	fflush(stdout);
 	fprintf(stderr, "mallee: %s\n", e->message[0] ? e->message : "failed");
@@ -80,7 +80,7 @@ int load_settings(struct settings **ret)
 {
 	struct error e = {0};
 
-	return settings_load(ret, &e) < 0 ? fail(&e) : 0;
+	return settings_load(ret, &e) < 0 ? command_failed(&e) : 0;
 }
 
 bool is_fake(const struct settings *s)

@@ -174,7 +174,7 @@ int cmd_down(int argc, char **argv)
 		return 0;
 	}
 	if (cloud_stop(s, (int)timeout_s, &e) < 0)
-		return fail(&e);
+		return command_failed(&e);
 	printf("The cloud is down; `mallee up` brings it back as it was.\n");
 	return 0;
 }

@@ -70,7 +70,7 @@ int cmd_env(int argc, char **argv)
 	if (load_settings(&s))
 		return 1;
 	if (get_account(s, name, a, &account, &e) < 0)
-		return fail(&e);
+		return command_failed(&e);
 	print_env(s, account);
 	return 0;
 }
@@ -201,5 +201,5 @@ int cmd_aws(int argc, char **argv)
 	if (load_settings(&s))
 		return 1;
 	execute_aws(s, account, argc - at, argv + at, &e);
-	return fail(&e);
+	return command_failed(&e);
 }

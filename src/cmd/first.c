@@ -21,7 +21,7 @@
 #define KEY_NAME "mallee"
 #define INSTANCE_NAME "first"
 #define INSTANCE_TYPE "t2.micro"
-#define READY_TIMEOUT_MS 300000
+#define READY_TIMEOUT_MS 600000 /* emulated, on a machine that is busy with other things */
 
 static int find_image(struct client *c, struct first *f, struct error *e)
 {

@@ -65,5 +65,5 @@ int cmd_image(int argc, char **argv)
 		    "usage: mallee image build tiny [--output FILE] | import FILE --name NAME [--description TEXT] [--public] [--account NAME]\n");
 		return EXIT_USAGE;
 	}
-	return r < 0 ? fail(&e) : 0;
+	return r < 0 ? command_failed(&e) : 0;
 }

@@ -158,7 +158,7 @@ int cmd_status(int argc, char **argv)
 	if (load_settings(&s))
 		return 1;
 	if (client_new(s, &c, &e) < 0)
-		return fail(&e);
+		return command_failed(&e);
 	printf("Mallee %s: cloud %s in %s, region %s, guests on %s\n", MALLEE_VERSION,
 	       settings_get(s, SETTING_CLOUD_ID), settings_get(s, SETTING_STATE),
 	       settings_get(s, SETTING_REGION), settings_get(s, SETTING_SUBNET));

@@ -372,12 +372,13 @@ int cmd_supervise(int argc, char **argv)
 	pid_path = settings_path(s, "run/supervisor.pid");
 	r = pidfile_take(pid_path, &fd, &holder);
 	if (r == -EBUSY)
-		return fail((error_set(&e, "AlreadyRunning",
-				       "A supervisor of this cloud runs already, as process %d",
-				       (int)holder),
-			     &e));
+		return command_failed(
+		    (error_set(&e, "AlreadyRunning",
+			       "A supervisor of this cloud runs already, as process %d",
+			       (int)holder),
+		     &e));
 	if (r < 0)
-		return fail(
+		return command_failed(
 		    (error_errno(&e, r, "Cannot write %s; `mallee up` makes the folder", pid_path),
 		     &e));
 	if (chdir("/") < 0 || prctl(PR_SET_CHILD_SUBREAPER, 1) < 0)

@@ -224,5 +224,5 @@ int cmd_up(int argc, char **argv)
 	if (r == 0)
 		print_how(s, no_instance ? NULL : &first);
 	first_done(&first);
-	return r < 0 ? fail(&e) : 0;
+	return r < 0 ? command_failed(&e) : 0;
 }
