@@ -67,17 +67,15 @@ def pytest_runtest_makereport(item, call):
     if report.failed:
         for cloud in _running:
             for name, tail in cloud.log_tails().items():
-                report.sections.append((f"{cloud.state}/log/{name}", tail))
+                report.sections.append((f"{cloud.state}/{name}", tail))
 
 
 # ---- clouds ----
 
 def _stop(cloud, failed):
     _running.remove(cloud)
-    # A copy, since taking the cloud down removes the state.
     kept = cloud.state.with_name(cloud.state.name + "-log")
-    if (cloud.state / "log").is_dir():
-        shutil.copytree(cloud.state / "log", kept, dirs_exist_ok=True)
+    cloud.keep_logs(kept)
     try:
         cloud.destroy()
     except AssertionError:

@@ -177,13 +177,24 @@ class Cloud:
             return pid and pid != old_pid and self.healthy(daemon) and pid
         return wait_for(f"{daemon} to be started again", restarted, timeout_s)
 
+    def logs(self):
+        """The daemons' logs and the guests' consoles."""
+        return sorted((self.state / "log").glob("*.log")) + sorted((self.state / "nc").glob("instances/*/console.log"))
+
     def log_tails(self, lines=25):
-        """{name: last lines} of every log."""
+        """{path below the state folder: last lines}"""
         tails = {}
-        for path in sorted((self.state / "log").glob("*.log")):
+        for path in self.logs():
             text = path.read_text(errors="replace").splitlines()
-            tails[path.name] = "\n".join(text[-lines:])
+            tails[str(path.relative_to(self.state))] = "\n".join(text[-lines:])
         return tails
+
+    def keep_logs(self, folder):
+        """Copy them, since taking the cloud down removes the state."""
+        for path in self.logs():
+            copy = folder / path.relative_to(self.state)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, copy)
 
     # ---- accounts ----
 
