@@ -21,6 +21,8 @@
 #ifdef __x86_64__
 #include <linux/kvm.h>
 
+#define CPUID_ENTRIES 128
+
 /* Guest memory, by address */
 enum {
 	MEM_SIZE = 0x10000,
@@ -145,13 +147,13 @@ static int guest_new(struct guest *g)
 /* Give the guest the processor that the host has: without a CPUID, long mode is refused. */
 static int set_cpuid(struct guest *g)
 {
-	struct {
-		struct kvm_cpuid2 head;
-		struct kvm_cpuid_entry2 entries[128];
-	} cpuid = {.head.nent = 128};
+	_Alignas(struct kvm_cpuid2) char
+	    room[sizeof(struct kvm_cpuid2) + CPUID_ENTRIES * sizeof(struct kvm_cpuid_entry2)] = {0};
+	struct kvm_cpuid2 *cpuid = (struct kvm_cpuid2 *)room;
 
-	if (ioctl(g->kvm, KVM_GET_SUPPORTED_CPUID, &cpuid) < 0 ||
-	    ioctl(g->cpu, KVM_SET_CPUID2, &cpuid) < 0)
+	cpuid->nent = CPUID_ENTRIES;
+	if (ioctl(g->kvm, KVM_GET_SUPPORTED_CPUID, cpuid) < 0 ||
+	    ioctl(g->cpu, KVM_SET_CPUID2, cpuid) < 0)
 		return -errno;
 	return 0;
 }
