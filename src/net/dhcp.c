@@ -9,6 +9,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <grp.h>
 #include <poll.h>
 #include <signal.h>
@@ -189,14 +190,30 @@ static void print_conf(const struct dhcp_config *c, const struct user *u, struct
  * becomes its user, and who could write the former would be root at the next start. The hosts,
  * which it reads later, are its user's.
  */
+static int write_new(const char *path, const struct buf *text, uid_t uid)
+{
+	_cleanup_(fd_closep) int fd = -1;
+
+	unlink(path);
+	fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+	if (fd < 0 || (uid && fchown(fd, uid, (gid_t)-1) < 0))
+		return -errno;
+	return text->len ? fd_write_all(fd, text->data, text->len) : 0;
+}
+
+/* Whole or not at all for who reads it; but not made durable: after a power cut all of it is
+ * written anew. */
 static int write_file(const char *dir, const char *name, const struct buf *text, uid_t uid,
 		      struct error *e)
 {
 	_cleanup_(freep) char *path = path_in(dir, name);
+	_cleanup_(freep) char *fresh = NULL;
 	int err;
 
-	err = file_write_atomic(path, text->data ? text->data : "", text->len, 0600);
-	if (!err && uid && chown(path, uid, (gid_t)-1) < 0)
+	if (asprintf(&fresh, "%s.new", path) < 0)
+		abort();
+	err = write_new(fresh, text, uid);
+	if (!err && rename(fresh, path) < 0)
 		err = -errno;
 	return err < 0 ? error_errno(e, err, "cannot write %s", path) : 0;
 }

@@ -181,11 +181,12 @@ static int ensure_with(const char *command, struct record *r, unsigned *changed,
 	return err;
 }
 
-int foreign_ensure(struct rules *rules, struct record *r, unsigned *changed, struct error *e)
+int foreign_ensure(struct rules *rules, bool look_at_nft, struct record *r, unsigned *changed,
+		   struct error *e)
 {
 	int err = 0;
 
-	if (nft_filter_exists(rules))
+	if (look_at_nft && nft_filter_exists(rules))
 		err = ensure_with("iptables-nft", r, changed, e);
 	if (!err && legacy_filter_exists())
 		err = ensure_with("iptables-legacy", r, changed, e);

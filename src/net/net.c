@@ -192,40 +192,77 @@ int bridge_ensure(struct net *n, unsigned *changed, struct error *e)
 
 static int ensure_rules(struct net *n, unsigned *changed, struct error *e)
 {
-	struct rules_config c;
-	struct buf batch = BUF_INIT;
-	uint64_t now;
-	int err;
+	bool intact;
+	int err = ruleset_intact(n, true, &intact, e);
 
-	err = rules_fingerprint(n->rules, n->record.cloud_id, &now, e);
-	if (err < 0 || (now && now == n->fingerprint))
+	if (err < 0 || intact)
 		return err;
-	++*changed;
-	rules_config_of(n, &c);
-	rules_print(&c, n->record.ports, n->record.port_count, &batch);
-	err = rules_apply(n->rules, batch.data, e);
-	buf_done(&batch);
-	if (err == -ENOENT)
-		err =
-		    error_set(e, "HostNetwork",
-			      "this kernel lacks nftables' tables of the families inet and bridge");
-	return err < 0 ? err : rules_fingerprint(n->rules, n->record.cloud_id, &n->fingerprint, e);
+	/* Without a fingerprint somebody's commit may have been about anything: made anew, but no
+	 * news. */
+	*changed += n->fingerprint != 0;
+	return ruleset_apply(n, NULL, e);
 }
 
-/* Ports whose tap is gone (the host was started anew) come back when their instance is started. */
+struct links {
+	struct nl_link *items;
+	size_t count;
+};
+
+static int collect_tap(void *ctx, const struct nl_link *l)
+{
+	struct links *all = ctx;
+
+	if (!str_prefix(l->name, "mlt"))
+		return 0;
+	all->items = reallocarray(all->items, all->count + 1, sizeof(*l));
+	if (!all->items)
+		abort();
+	all->items[all->count++] = *l;
+	return 0;
+}
+
+static const struct nl_link *find_link(const struct links *all, const char *name)
+{
+	for (size_t i = 0; i < all->count; i++) {
+		if (str_eq(all->items[i].name, name))
+			return &all->items[i];
+	}
+	return NULL;
+}
+
+/* One dump of all links, and only those that look wrong are looked at. Ports whose tap is gone (the
+ * host was started anew) come back when their instance is started. */
 static int ensure_ports(struct net *n, unsigned *changed, struct error *e)
 {
-	for (size_t i = 0; i < n->record.port_count; i++) {
-		struct nl_link l;
-		int err = nl_link_get(n->nl, n->record.ports[i].tap, &l);
+	struct links taps = {0};
+	struct nl_link bridge;
+	int err;
 
-		if (err == -ENODEV)
-			continue;
-		err = port_ensure(n, &n->record.ports[i], changed, e);
-		if (err < 0)
-			return err;
+	err = nl_link_get(n->nl, n->record.bridge, &bridge);
+	if (!err)
+		err = nl_link_each(n->nl, collect_tap, &taps);
+	if (err < 0)
+		error_errno(e, err, "cannot read the state of the taps");
+	for (size_t i = 0; i < n->record.port_count && !err; i++) {
+		const struct record_port *p = &n->record.ports[i];
+		const struct nl_link *l = find_link(&taps, p->tap);
+
+		if (l && !port_in_order(p, l, bridge.index))
+			err = port_ensure(n, p, changed, e);
 	}
-	return 0;
+	free(taps.items);
+	return err;
+}
+
+static int ensure_others(struct net *n, unsigned *changed, struct error *e)
+{
+	uint32_t now = ruleset_generation();
+	int err =
+	    foreign_ensure(n->rules, !now || now != n->foreign_generation, &n->record, changed, e);
+
+	if (!err)
+		n->foreign_generation = now;
+	return err;
 }
 
 static int ensure_all(struct net *n, unsigned *changed, struct error *e)
@@ -243,7 +280,7 @@ static int ensure_all(struct net *n, unsigned *changed, struct error *e)
 	if (!err)
 		err = ensure_ports(n, changed, e);
 	if (!err)
-		err = foreign_ensure(n->rules, &n->record, changed, e);
+		err = ensure_others(n, changed, e);
 	if (err < 0)
 		return err;
 	dhcp_config_of(n, &c);

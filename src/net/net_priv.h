@@ -145,6 +145,17 @@ int rules_list(struct rules *r, const char *command, bool json, struct buf *out,
 int rules_fingerprint(struct rules *r, const char *cloud_id, uint64_t *ret, struct error *e);
 void rules_print_delete(const char *cloud_id, struct buf *out); /* fine when they are missing */
 
+/* --- ruleset.c: the rules of one struct net --- */
+
+/* The number of the last commit to nftables in this network namespace, whoever's. 0: it can't be
+ * told. */
+uint32_t ruleset_generation(void);
+/* Whether they are as we left them. thorough: also take the fingerprint by which later calls may
+ * know, if it is not taken yet. */
+int ruleset_intact(struct net *n, bool thorough, bool *ret, struct error *e);
+/* Run a batch, or when it is NULL or refused, make everything anew from the record. */
+int ruleset_apply(struct net *n, const char *batch, struct error *e);
+
 /* --- dhcp.c: dnsmasq --- */
 
 struct dhcp_config {
@@ -174,8 +185,10 @@ pid_t dhcp_pid(const char *dir);
 /* --- foreign.c: other firewalls of this host --- */
 
 /* For iptables chains that would drop guests' traffic: put the narrowest accepting rules first,
- * recorded before. Counts what was missing into *changed. */
-int foreign_ensure(struct rules *rules, struct record *r, unsigned *changed, struct error *e);
+ * recorded before. Counts what was missing into *changed. look_at_nft: whether nftables may have
+ * changed since the last call. */
+int foreign_ensure(struct rules *rules, bool look_at_nft, struct record *r, unsigned *changed,
+		   struct error *e);
 int foreign_remove(const struct record *r, struct error *e);
 /* Findings about chains that we do not touch. */
 int foreign_diagnose(struct rules *rules, const char *bridge, struct arena *a,
@@ -204,7 +217,9 @@ struct net {
 	uint16_t metadata_port;
 	uint16_t api_ports[4];
 	size_t api_port_count;
-	uint64_t fingerprint; /* of the rules as we left them */
+	uint32_t foreign_generation; /* of nftables when other firewalls were looked at */
+	uint32_t generation;	     /* of nftables after our last commit; 0: not known */
+	uint64_t fingerprint;	     /* of the rules as we left them; 0: not taken yet */
 };
 
 bool cloud_id_valid(const char *id);
@@ -212,6 +227,8 @@ void bridge_name(const char *cloud_id, char out[static IFNAMSIZ]);
 void bridge_mac(const char *cloud_id, uint8_t out[static 6]);
 /* Make or mend the bridge; *changed counts. */
 int bridge_ensure(struct net *n, unsigned *changed, struct error *e);
+/* Whether this link is the port's tap as it should be. */
+bool port_in_order(const struct record_port *p, const struct nl_link *l, int bridge);
 /* Make or mend one port's tap; *changed counts. */
 int port_ensure(struct net *n, const struct record_port *p, unsigned *changed, struct error *e);
 void rules_config_of(const struct net *n, struct rules_config *ret);

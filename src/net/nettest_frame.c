@@ -208,6 +208,12 @@ bool guest_dhcp(struct guest *g, const struct dhcp_fields *d, uint8_t answer, st
 	dhcp_build(d, message);
 	frame_udp(&f, &(struct udp_fields){g->mac, mac_broadcast, 0, 0xffffffff, 68, 67, message,
 					   sizeof(message)});
-	guest_send(g, &f);
-	return guest_expect(g, is_dhcp_answer, &answer, 1500, ret);
+	/* Like any client, more than once: a port that was made this instant is known to dnsmasq in
+	 * the next. */
+	for (int i = 0; i < 5; i++) {
+		guest_send(g, &f);
+		if (guest_expect(g, is_dhcp_answer, &answer, 400, ret))
+			return true;
+	}
+	return false;
 }

@@ -17,6 +17,12 @@ static void tap_mac(const char *guest, uint8_t out[static 6])
 	out[0] = 0xfe;
 }
 
+bool port_in_order(const struct record_port *p, const struct nl_link *l, int bridge)
+{
+	return l->master == bridge && l->isolated && !l->learning && l->up && l->alias[0] &&
+	       l->owner == p->uid && l->group == p->gid;
+}
+
 static int attach(struct net *n, const struct record_port *p, const struct nl_link *tap,
 		  unsigned *changed)
 {
@@ -27,7 +33,7 @@ static int attach(struct net *n, const struct record_port *p, const struct nl_li
 	err = nl_link_get(n->nl, n->record.bridge, &bridge);
 	if (err < 0)
 		return err;
-	if (tap->master == bridge.index && tap->isolated && !tap->learning && tap->up)
+	if (port_in_order(p, tap, bridge.index))
 		return 0;
 	++*changed;
 	tap_mac(p->mac, mac);
@@ -179,42 +185,15 @@ static bool same_port(const struct record_port *a, const struct record_port *b)
 	       str_eq(a->account, b->account) && a->uid == b->uid && a->gid == b->gid;
 }
 
-/* Rules of one port changed: the batch if it goes, else everything anew (what the batch counted on
- * was disturbed). */
-static int apply_rules(struct net *n, const char *batch, struct error *e)
-{
-	struct error ignored = {0};
-	struct buf whole = BUF_INIT;
-	struct rules_config c;
-	int err = batch ? rules_apply(n->rules, batch, &ignored) : -ENOENT;
-
-	if (err < 0) {
-		rules_config_of(n, &c);
-		rules_print(&c, n->record.ports, n->record.port_count, &whole);
-		err = rules_apply(n->rules, whole.data, e);
-		buf_done(&whole);
-	}
-	return err < 0 ? err : rules_fingerprint(n->rules, n->record.cloud_id, &n->fingerprint, e);
-}
-
-/* Before a batch of one port: were the tables as we left them? A fingerprint taken after it would
- * make any mischief the norm. */
-static bool rules_intact(struct net *n)
-{
-	struct error ignored = {0};
-	uint64_t now;
-
-	return !rules_fingerprint(n->rules, n->record.cloud_id, &now, &ignored) && now &&
-	       now == n->fingerprint;
-}
-
-static int add_rules(struct net *n, const struct record_port *p, struct error *e)
+/* A batch of one port counts on the rest being as it was. */
+static int change_rules(struct net *n, const struct record_port *p, bool added, bool intact,
+			struct error *e)
 {
 	struct buf batch = BUF_INIT;
 	int err;
 
-	rules_print_port(n->record.cloud_id, p, true, &batch);
-	err = apply_rules(n, rules_intact(n) ? batch.data : NULL, e);
+	rules_print_port(n->record.cloud_id, p, added, &batch);
+	err = ruleset_apply(n, intact ? batch.data : NULL, e);
 	buf_done(&batch);
 	return err;
 }
@@ -233,14 +212,19 @@ static int add_port(struct net *n, const struct net_port *p, char *ret_tap, stru
 {
 	struct record_port wanted, *have;
 	unsigned changed = 0;
+	bool intact;
 	int err;
 
 	err = validate(n, p, &wanted, e);
+	if (!err)
+		err = ruleset_intact(n, false, &intact, e);
 	if (err < 0)
 		return err;
 	have = record_find_port(&n->record, p->instance_id);
 	if (have && !same_port(have, &wanted)) {
 		err = remove_port(n, p->instance_id, e);
+		if (!err)
+			err = ruleset_intact(n, false, &intact, e);
 		if (err < 0)
 			return err;
 		have = NULL;
@@ -253,9 +237,9 @@ static int add_port(struct net *n, const struct net_port *p, char *ret_tap, stru
 		have = record_add_port(&n->record, &wanted);
 		err = record_save(&n->record, e);
 		if (!err)
-			err = add_rules(n, have, e);
-	} else if (!rules_intact(n)) {
-		err = apply_rules(n, NULL, e);
+			err = change_rules(n, have, true, intact, e);
+	} else if (!intact) {
+		err = ruleset_apply(n, NULL, e);
 	}
 	if (!err)
 		err = port_ensure(n, have, &changed, e);
@@ -292,7 +276,6 @@ static int remove_tap(struct net *n, const struct record_port *p, struct error *
 static int remove_port(struct net *n, const char *instance_id, struct error *e)
 {
 	struct record_port *p = record_find_port(&n->record, instance_id), gone;
-	struct buf batch = BUF_INIT;
 	struct dhcp_config c;
 	bool intact;
 	int err;
@@ -300,14 +283,13 @@ static int remove_port(struct net *n, const char *instance_id, struct error *e)
 	if (!p)
 		return 0;
 	err = remove_tap(n, p, e);
+	if (!err)
+		err = ruleset_intact(n, false, &intact, e);
 	if (err < 0)
 		return err;
-	intact = rules_intact(n);
 	gone = *p;
 	record_remove_port(&n->record, p);
-	rules_print_port(n->record.cloud_id, &gone, false, &batch);
-	err = apply_rules(n, intact ? batch.data : NULL, e);
-	buf_done(&batch);
+	err = change_rules(n, &gone, false, intact, e);
 	dhcp_config_of(n, &c);
 	dhcp_release(&c, &gone);
 	if (!err)
