@@ -20,7 +20,7 @@ def documented_filters(action):
 
 
 DESCRIBES = ["DescribeRegions", "DescribeAvailabilityZones", "DescribeVpcs", "DescribeSubnets", "DescribeInstanceTypes",
-             "DescribeImages", "DescribeKeyPairs", "DescribeTags"]
+             "DescribeImages", "DescribeKeyPairs", "DescribeTags", "DescribeInstances", "DescribeInstanceStatus"]
 
 
 @pytest.mark.parametrize("action", DESCRIBES)
@@ -79,7 +79,7 @@ def test_default_network(ec2, client):
 
 def test_ids_malformed_and_not_found(ec2):
     for method, name, bad, want in [
-            (ec2.describe_vpcs, "VpcIds", "vpc-zz", "InvalidVpcId.Malformed"),
+            (ec2.describe_vpcs, "VpcIds", "vpc-zz", "InvalidVpcID.Malformed"),
             (ec2.describe_vpcs, "VpcIds", "vpc-0123456789abcdef0", "InvalidVpcID.NotFound"),
             (ec2.describe_subnets, "SubnetIds", "subnet-0123456789abcdef0", "InvalidSubnetID.NotFound"),
             (ec2.describe_images, "ImageIds", "ami-0123456789abcdef0", "InvalidAMIID.NotFound"),

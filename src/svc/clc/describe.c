@@ -67,6 +67,9 @@ static const struct filter_field zone_fields[] = {
     {.name = "opt-in-status", .path = "OptInStatus"},
     {.name = "parent-zone-id", .path = "ParentZoneId"},
     {.name = "parent-zone-name", .path = "ParentZoneName"},
+    /* as Amazon's text spells them */
+    {.name = "parent-zoneID", .path = "ParentZoneId"},
+    {.name = "parent-zoneName", .path = "ParentZoneName"},
     {.name = "region-name", .path = "RegionName"},
     {.name = "state", .path = "State"},
     {.name = "zone-id", .path = "ZoneId"},

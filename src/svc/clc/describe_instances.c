@@ -17,6 +17,18 @@ enum {
 
 #define NIC "NetworkInterfaces."
 
+/* Of an elastic address, or of a service that made the interface: no interface has one. */
+static void no_value(struct arena *a, const void *item, const void *parent,
+		     struct filter_values *out)
+{
+}
+
+static void is_false(struct arena *a, const void *item, const void *parent,
+		     struct filter_values *out)
+{
+	filter_values_add(out, "false");
+}
+
 /* EC2's documented filters, by where the reply shows what they ask for. */
 static const struct filter_field fields[] = {
     {"affinity", "Placement.Affinity"},
@@ -68,6 +80,8 @@ static const struct filter_field fields[] = {
      NIC "PrivateIpAddresses.Association.PublicIp"},
     {"network-interface.addresses.primary", NIC "PrivateIpAddresses.Primary"},
     {"network-interface.addresses.private-ip-address", NIC "PrivateIpAddresses.PrivateIpAddress"},
+    {"network-interface.association.allocation-id", .get = no_value},
+    {"network-interface.association.association-id", .get = no_value},
     {"network-interface.association.carrier-ip", NIC "Association.CarrierIp"},
     {"network-interface.association.ip-owner-id", NIC "Association.IpOwnerId"},
     {"network-interface.association.public-dns-name", NIC "Association.PublicDnsName"},
@@ -91,6 +105,8 @@ static const struct filter_field fields[] = {
     {"network-interface.owner-id", NIC "OwnerId"},
     {"network-interface.private-dns-name", NIC "PrivateDnsName"},
     {"network-interface.private-ip-address", NIC "PrivateIpAddress"},
+    {"network-interface.requester-id", .get = no_value},
+    {"network-interface.requester-managed", .get = is_false},
     {"network-interface.source-dest-check", NIC "SourceDestCheck"},
     {"network-interface.status", NIC "Status"},
     {"network-interface.subnet-id", NIC "SubnetId"},
