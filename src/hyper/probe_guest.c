@@ -172,6 +172,14 @@ static int enter_real_mode(struct guest *g)
 	return 0;
 }
 
+/* An OUT is over only when the processor is entered again; do that without running on. */
+static void complete_out(struct guest *g)
+{
+	g->run->immediate_exit = 1;
+	(void)ioctl(g->cpu, KVM_RUN, 0); /* EINTR */
+	g->run->immediate_exit = 0;
+}
+
 static int enter_long_mode(struct guest *g)
 {
 	struct kvm_regs regs = {
@@ -261,6 +269,7 @@ void probe_run(struct probe_result *r, void (*report)(void *ctx, const struct pr
 		goto out;
 	r->stage = PROBE_PRIVILEGED;
 	report(ctx, r);
+	complete_out(&g);
 	r->err = -enter_long_mode(&g);
 	if (r->err != 0 || run_until(&g, OUT_PRIVILEGED, r, &r->privileged_us) < 0)
 		goto out;
