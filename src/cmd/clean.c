@@ -126,7 +126,7 @@ static int clean_state(const struct settings *s, bool yes, struct error *e)
 
 static int uninstall(const struct settings *s, bool yes, struct error *e)
 {
-	_cleanup_(freep) char *kvm_record = settings_path(s, "kvm-device.json"), *cache = NULL;
+	_cleanup_(freep) char *kvm_record = settings_path(s, "kvm-device.json");
 	int r = need_state(s, e);
 
 	if (r < 0)

@@ -13,6 +13,7 @@
 #include "os/spawn.h"
 
 #define RECORD "/var/lib/mallee-host"
+#define CACHE "/var/cache/mallee" /* of image builds, where there is no build folder */
 
 struct user {
 	const char *name, *home, *comment;
@@ -134,6 +135,7 @@ int host_cloud_remove(const struct settings *s, struct error *e)
 	if (r < 0)
 		return r;
 	name_packages();
+	dir_remove(CACHE);
 	r = dir_remove(RECORD);
 	return r < 0 ? error_errno(e, r, "Cannot remove " RECORD) : 0;
 }

@@ -23,6 +23,8 @@ echo run >> /root/user-data-runs
 class Guest:
     """A guest and a way in."""
 
+    user = "root"
+
     def __init__(self, cloud, ec2, instance_id, key):
         self.cloud, self.ec2, self.id, self.key = cloud, ec2, instance_id, Path(key)
 
@@ -39,7 +41,7 @@ class Guest:
         done = subprocess.run(
             ["/usr/bin/ssh", "-i", str(self.key), "-F", "/dev/null", "-o", "BatchMode=yes", "-o", "IdentitiesOnly=yes",
              "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR",
-             "-o", "ConnectTimeout=20", f"root@{self.address}", command],
+             "-o", "ConnectTimeout=20", f"{self.user}@{self.address}", command],
             capture_output=True, text=True, timeout=timeout, input=input, stdin=None if input else subprocess.DEVNULL)
         if not check:
             return done
