@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from conftest import Guest
+from guest import Guest
 from lib.cloud import SOURCE, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 BUILD_S = 1500
-BOOT_S = 900
+BOOT_S = 900  # under emulation, on a busy host
 
 USER_DATA = """#cloud-config
 write_files:
