@@ -110,3 +110,16 @@ const char *page_token(struct arena *a, const struct page *p)
 	const char *text = arena_printf(a, TOKEN_PREFIX "%lld", (long long)p->last_seq);
 	return base64_encode(a, text, strlen(text));
 }
+
+bool list_has(const struct wire_string_list *list, const char *s)
+{
+	for (size_t i = 0; i < list->count; i++)
+		if (str_eq(list->items[i], s))
+			return true;
+	return false;
+}
+
+bool list_asks(const struct wire_string_list *list, const char *s)
+{
+	return list->count == 0 || list_has(list, s);
+}

@@ -164,6 +164,10 @@ int ec2_get_many(struct ec2_call *call, enum clc_kind k, const struct wire_strin
 /* The kind that an id's prefix tells, or KIND_COUNT. */
 enum clc_kind clc_kind_of_id(const char *id);
 
+/* Whether a request's list names s; for lists that ask for all when they are empty, list_asks(). */
+bool list_has(const struct wire_string_list *list, const char *s);
+bool list_asks(const struct wire_string_list *list, const char *s);
+
 /* ---- paging: items are offered in order of creation; the token holds the seq of the last one
  * given ---- */
 struct page {

@@ -11,14 +11,6 @@
 /* What there is in this cloud besides what users make: its region, its zone, its accounts' limits,
  * their default network. */
 
-static bool asked(const struct wire_string_list *list, const char *s)
-{
-	for (size_t i = 0; i < list->count; i++)
-		if (str_eq(list->items[i], s))
-			return true;
-	return list->count == 0;
-}
-
 /* ---- regions ---- */
 
 static const struct filter_field region_fields[] = {
@@ -190,7 +182,7 @@ int ec2_describe_account_attributes(struct ec2_call *call,
 	for (size_t i = 0; i < ARRAY_SIZE(all); i++) {
 		struct ec2_account_attribute_value *value;
 
-		if (!asked(&in->attribute_names, all[i].name))
+		if (!list_asks(&in->attribute_names, all[i].name))
 			continue;
 		value = arena_new_struct(call->arena, struct ec2_account_attribute_value);
 		value->attribute_value = all[i].value ? all[i].value : default_vpc(call);

@@ -41,69 +41,6 @@ const struct wire_service *api_service_by_version(const char *version)
 	return &ec2_service;
 }
 
-static bool is_date(const char *s)
-{
-	static const char form[] = "dddd-dd-dd";
-
-	for (size_t i = 0; i < sizeof(form); i++)
-		if (form[i] == 'd' ? s[i] < '0' || s[i] > '9' : s[i] != form[i])
-			return false;
-	return true;
-}
-
-/* The decoders leave these two to us, so a second one would go unnoticed. */
-static int check_once(struct ec2_call *call, const struct wire_params *params, const char *name)
-{
-	size_t count = 0;
-
-	for (size_t i = 0; i < params->count; i++)
-		count += str_eq(params->items[i].key, name);
-	if (count <= 1)
-		return 0;
-	return ec2_error(call, "MalformedQueryString", "The parameter %s was given %zu times", name,
-			 count);
-}
-
-/* Older clients of the EC2 API send older dates; the newest meaning serves them all. The other
- * services had one version each. */
-static int check_version(struct ec2_call *call, const struct wire_service *s,
-			 const struct wire_params *params)
-{
-	const char *version = wire_params_get(params, "Version");
-
-	if (!version)
-		return ec2_error(call, "MissingParameter",
-				 "The request must contain the parameter Version");
-	if (str_eq(version, s->api_version))
-		return 0;
-	if (s->protocol == WIRE_EC2 && is_date(version) && strcmp(version, s->api_version) < 0)
-		return 0;
-	return ec2_error(call, "NoSuchVersion",
-			 "The requested version (%.32s) of service %s does not exist", version,
-			 s->name);
-}
-
-static int find_action(struct ec2_call *call, const struct wire_service *s,
-		       const struct wire_params *params, const struct wire_action **ret)
-{
-	const char *name = wire_params_get(params, "Action");
-
-	if (!name || !*name)
-		return ec2_error(call, "MissingAction",
-				 "The request must contain the parameter Action");
-	*ret = wire_action_find(s, name);
-	if (*ret)
-		return 0;
-	for (const char *const *known = s->known_actions; *known; known++)
-		if (str_eq(*known, name))
-			return ec2_error(call, "InvalidAction",
-					 "The action %s is not valid for this web service: this "
-					 "cloud does not serve it yet",
-					 name);
-	return ec2_error(call, "InvalidAction",
-			 "The action %.100s is not valid for this web service.", name);
-}
-
 static bool wants_dry_run(const struct wire_action *act, const void *in)
 {
 	if (!(act->flags & WIRE_ACTION_DRY_RUN))
@@ -139,16 +76,11 @@ int api_dispatch(struct ec2_call *call, const struct wire_service *s,
 {
 	const struct wire_action *act;
 	void *in = NULL, *out = NULL;
-	int r = check_once(call, params, "Version");
+	int r;
 
-	if (r >= 0)
-		r = check_once(call, params, "Action");
-	if (r >= 0)
-		r = check_version(call, s, params);
-	if (r >= 0)
-		r = find_action(call, s, params, &act);
-	if (r < 0)
-		return r;
+	act = wire_query_route(s, params, &call->error);
+	if (!act)
+		return -EREMOTEIO;
 	*ret_action = act->name;
 	r = wire_query_decode(call->arena, s, act, params, &in, &call->error);
 	if (r < 0)

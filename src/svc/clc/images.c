@@ -10,20 +10,12 @@
 #include "gen/ec2_handlers.h"
 #include "svc/clc/filters.h"
 
-static bool has(const struct wire_string_list *list, const char *s)
-{
-	for (size_t i = 0; i < list->count; i++)
-		if (str_eq(list->items[i], s))
-			return true;
-	return false;
-}
-
 bool image_visible(const struct records_image *image, const char *account_id)
 {
 	if (str_eq(image->state, IMAGE_DEREGISTERED))
 		return false;
 	return str_eq(image->account_id, account_id) || image->public.value ||
-	       has(&image->launch_user_ids, account_id);
+	       list_has(&image->launch_user_ids, account_id);
 }
 
 int image_put(struct clc *c, const struct records_image *image, struct error *e)
@@ -310,8 +302,8 @@ static struct ec2_image image_item(struct ec2_call *call, const struct records_i
 static bool owner_asked(const struct ec2_call *call, const struct wire_string_list *owners,
 			const struct records_image *i)
 {
-	return owners->count == 0 || has(owners, i->account_id) ||
-	       (has(owners, "self") && str_eq(i->account_id, call->account_id));
+	return owners->count == 0 || list_has(owners, i->account_id) ||
+	       (list_has(owners, "self") && str_eq(i->account_id, call->account_id));
 }
 
 /* ExecutableUsers: "all" for public ones, "self" or one's own id for those shared with the caller.
@@ -319,10 +311,10 @@ static bool owner_asked(const struct ec2_call *call, const struct wire_string_li
 static bool user_asked(const struct ec2_call *call, const struct wire_string_list *users,
 		       const struct records_image *i)
 {
-	const bool shared = has(&i->launch_user_ids, call->account_id);
+	const bool shared = list_has(&i->launch_user_ids, call->account_id);
 
-	return users->count == 0 || (has(users, "all") && i->public.value) ||
-	       (shared && (has(users, "self") || has(users, call->account_id)));
+	return users->count == 0 || (list_has(users, "all") && i->public.value) ||
+	       (shared && (list_has(users, "self") || list_has(users, call->account_id)));
 }
 
 static int check_asked(struct ec2_call *call, const struct wire_string_list *ids)
@@ -360,7 +352,7 @@ int ec2_describe_images(struct ec2_call *call, const struct ec2_describe_images_
 		const struct records_image *image = all.items[i].value;
 
 		if (!image_visible(image, call->account_id) ||
-		    (in->image_ids.count && !has(&in->image_ids, image->image_id)) ||
+		    (in->image_ids.count && !list_has(&in->image_ids, image->image_id)) ||
 		    !owner_asked(call, &in->owners, image) ||
 		    !user_asked(call, &in->executable_users, image))
 			continue;

@@ -178,14 +178,6 @@ static struct ec2_instance_type_info type_item(struct arena *a, const struct ins
 	};
 }
 
-static bool is_asked(const struct wire_string_list *names, const char *name)
-{
-	for (size_t i = 0; i < names->count; i++)
-		if (str_eq(names->items[i], name))
-			return true;
-	return names->count == 0;
-}
-
 int ec2_describe_instance_types(struct ec2_call *call,
 				const struct ec2_describe_instance_types_request *in,
 				struct ec2_describe_instance_types_result *out)
@@ -209,7 +201,7 @@ int ec2_describe_instance_types(struct ec2_call *call,
 	out->instance_types.items =
 	    arena_new_array(call->arena, struct ec2_instance_type_info, instance_type_count);
 	for (size_t i = 0; i < instance_type_count; i++) {
-		if (!is_asked(&in->instance_types, instance_types[i].name))
+		if (!list_asks(&in->instance_types, instance_types[i].name))
 			continue;
 		const struct ec2_instance_type_info item =
 		    type_item(call->arena, &instance_types[i]);

@@ -211,14 +211,6 @@ static const struct filter_table key_pair_filters = {
     .count = ARRAY_SIZE(key_pair_fields),
 };
 
-static bool in_list(const struct wire_string_list *list, const char *s)
-{
-	for (size_t i = 0; i < list->count; i++)
-		if (strcmp(list->items[i], s) == 0)
-			return true;
-	return false;
-}
-
 /* Every name and id that was asked for must be there. */
 static int check_asked(struct ec2_call *call, const struct ec2_describe_key_pairs_request *in)
 {
@@ -263,8 +255,8 @@ int ec2_describe_key_pairs(struct ec2_call *call, const struct ec2_describe_key_
 		};
 
 		if ((in->key_names.count || in->key_pair_ids.count) &&
-		    !in_list(&in->key_names, k->key_name) &&
-		    !in_list(&in->key_pair_ids, k->key_pair_id))
+		    !list_has(&in->key_names, k->key_name) &&
+		    !list_has(&in->key_pair_ids, k->key_pair_id))
 			continue;
 		if (filter_set_match(filters, &item, NULL))
 			out->key_pairs.items[out->key_pairs.count++] = item;
