@@ -35,8 +35,12 @@ def _routes():
 
 
 def _rules():
-    text = _run("nft", "list", "ruleset")
-    return set(re.sub(r"packets \d+ bytes \d+", "", text).splitlines())
+    """(table, line) of every table, without counts."""
+    found = set()
+    for table in _tables():
+        text = _run("nft", "list", *table.split())
+        found |= {(table, re.sub(r"packets \d+ bytes \d+", "", line).strip()) for line in text.splitlines()}
+    return found
 
 
 def _tables():
@@ -79,10 +83,13 @@ def snapshot():
             "sysctls": _sysctls(), "users": _users(), "/dev/kvm": _kvm(), "domains": _domains()}
 
 
-def difference(before, after, other_clouds):
-    """Lines that say what is otherwise. What carries another cloud's id is that cloud's, and comes and goes with it."""
+OURS = re.compile(r"\bml[bt][a-z0-9]|mallee[-_]")
+
+
+def difference(before, after, cloud_id):
+    """Lines that say what is otherwise. What carries another cloud's name is that cloud's, and comes and goes with it."""
     def foreign(item):
-        return any(cloud in str(item) for cloud in other_clouds)
+        return OURS.search(str(item)) and cloud_id not in str(item)
     found = []
     for kind, was in before.items():
         for item in sorted(map(str, was - after[kind])):
