@@ -176,6 +176,19 @@ def test_the_supervisor_executes_itself_anew(cloud):
     cloud.wait_healthy()
 
 
+def test_up_after_a_build_renews_what_is_old(cloud):
+    before = {name: cloud.pid(name) for name in ("supervisor", "clc", "cc", "nc", "walrus")}
+    for program in ("mallee", "mallee-cc"):
+        os.utime(cloud.state / "bin" / program, (1, 1))  # not what is in the build folder
+    cloud.run("up", "--no-instance")
+    cloud.wait_healthy()
+    after = {name: cloud.pid(name) for name in before}
+    assert {name for name in before if before[name] != after[name]} == {"cc"}
+    exe = os.stat(f"/proc/{after['supervisor']}/exe")
+    now = os.stat(cloud.state / "bin" / "mallee")
+    assert (exe.st_dev, exe.st_ino) == (now.st_dev, now.st_ino)
+
+
 def test_only_one_supervisor(cloud):
     assert "runs already" in fails(cloud, "supervise")
 
