@@ -16,9 +16,8 @@ sanitize_suffix := $(if $(SANITIZE),-$(subst $(comma),-,$(SANITIZE)))
 BUILD ?= build$(compiler_suffix)$(sanitize_suffix)
 groups := build $(if $(compiler_suffix)$(SANITIZE),clang)
 meson_options := $(if $(SANITIZE),-Db_sanitize=$(SANITIZE) -Db_lundef=false)
-state := $(or $(MALLEE_STATE),/var/lib/mallee)
 
-.PHONY: help build up down status clean-state check check-slow bench uninstall install packages-run packages-test
+.PHONY: help build programs up down status clean-state check check-slow bench uninstall install packages-run packages-test
 
 help:
 	@echo "make up           build, start the cloud on this machine, run a first instance"
@@ -33,6 +32,10 @@ help:
 build: $(BUILD)/build.ninja
 	@ninja -C $(BUILD) --quiet
 
+# All but the tests: what running a cloud takes.
+programs: $(BUILD)/build.ninja
+	@ninja -C $(BUILD) --quiet programs
+
 $(BUILD)/build.ninja:
 	@tools/packages $(groups)
 	@CC="$(CC)" meson setup $(meson_options) $(BUILD) > $(BUILD).log 2>&1 || { cat $(BUILD).log; rm -f $(BUILD).log; exit 1; }
@@ -44,19 +47,19 @@ packages-run:
 packages-test:
 	@tools/packages $(groups) run test clang
 
-up: packages-run build
+up: packages-run programs
 	@$(BUILD)/mallee up
 
 down:
 	@if [ -x $(BUILD)/mallee ]; then $(BUILD)/mallee down; else echo "Nothing is built in $(BUILD)/, so nothing of it runs."; fi
 
-status: build
+status: programs
 	@$(BUILD)/mallee status
 
-clean-state: packages-run build
+clean-state: packages-run programs
 	@$(BUILD)/mallee clean-state
 
-uninstall: packages-run build
+uninstall: packages-run programs
 	@$(BUILD)/mallee uninstall
 
 check: packages-test build
