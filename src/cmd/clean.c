@@ -116,7 +116,7 @@ static int clean_state(const struct settings *s, bool yes, struct error *e)
 		    "This forgets all instances, images, objects and accounts of this cloud, with their data.",
 		    e);
 	if (r == 0)
-		r = cloud_stop(s, STOP_TIMEOUT_S, e);
+		r = cloud_stop(s, STOP_TIMEOUT_S, true, e);
 	if (r == 0)
 		r = remove_domains(s, e);
 	if (r == 0)
@@ -138,7 +138,7 @@ static int uninstall(const struct settings *s, bool yes, struct error *e)
 		    "This removes the cloud from this machine with all instances, images, objects and accounts.",
 		    e);
 	if (r == 0)
-		r = cloud_stop(s, STOP_TIMEOUT_S, e);
+		r = cloud_stop(s, STOP_TIMEOUT_S, true, e);
 	if (r == 0)
 		r = remove_domains(s, e);
 	if (r == 0)

@@ -122,14 +122,18 @@ static int stop_services(const struct settings *s, struct error *e)
 	return 0;
 }
 
-int cloud_stop(const struct settings *s, int timeout_s, struct error *e)
+int cloud_stop(const struct settings *s, int timeout_s, bool regardless, struct error *e)
 {
-	int r;
+	struct error why = {0};
 
 	if (!cloud_runs(s))
 		return 0;
-	r = drain(s, timeout_s, e);
-	return r < 0 ? r : stop_services(s, e);
+	if (drain(s, timeout_s, &why) < 0) {
+		if (!regardless)
+			return error_set(e, why.code, "%s", why.message);
+		printf("  guests: %s\n", why.message);
+	}
+	return stop_services(s, e);
 }
 
 int confirm(bool yes, const char *question, struct error *e)
@@ -173,7 +177,7 @@ int cmd_down(int argc, char **argv)
 		printf("Nothing runs of the cloud in %s.\n", settings_get(s, SETTING_STATE));
 		return 0;
 	}
-	if (cloud_stop(s, (int)timeout_s, &e) < 0)
+	if (cloud_stop(s, (int)timeout_s, false, &e) < 0)
 		return command_failed(&e);
 	printf("The cloud is down; `mallee up` brings it back as it was.\n");
 	return 0;
