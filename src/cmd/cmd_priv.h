@@ -39,9 +39,10 @@ int command_failed(const struct error *e);
 int load_settings(struct settings **ret);
 
 bool is_fake(const struct settings *s);
-/* Folder of the running program: "/work/build". malloc()ed. */
+/* Folder of the running program: "/srv/mallee/build/src/cmd". malloc()ed. */
 char *program_dir(void);
-/* This program as the user would call it: "MALLEE_STATE=/srv/cloud /work/build/mallee". malloc()ed.
+/* This program as the user would call it: "MALLEE_STATE=/srv/cloud /srv/mallee/build/mallee".
+ * malloc()ed.
  */
 char *program_to_call(void);
 /* Where image/tiny and the like are: the source tree when run from its build folder, else the
