@@ -162,7 +162,13 @@ static void test_signals_are_reset(void **state)
 	    0);
 	sigprocmask(SIG_SETMASK, &old, NULL);
 	signal(SIGPIPE, SIG_DFL);
-	assert_string_equal(out.data, "SigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\n");
+	unsigned long long block, ignore;
+
+	assert_int_equal(sscanf(out.data, "SigBlk: %llx SigIgn: %llx", &block, &ignore), 2);
+	/* 32 and 33 are the C library's own: nobody can reset them, whoever started us. */
+	ignore &= ~(3ULL << 31);
+	assert_int_equal(block, 0);
+	assert_int_equal(ignore, 0);
 }
 
 static void test_start_with_log(void **state)
