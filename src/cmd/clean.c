@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "base/text.h"
+#include "cmd/apparmor.h"
 #include "cmd/cmd_priv.h"
 #include "cmd/host.h"
 #include "cmd/service.h"
@@ -124,6 +125,14 @@ static int clean_state(const struct settings *s, bool yes, struct error *e)
 	return r < 0 ? r : remove_folders(s, e);
 }
 
+static int unconfine(const struct settings *s, struct error *e)
+{
+	bool changed;
+	int r = apparmor_withdraw(APPARMOR_LOCAL, settings_get(s, SETTING_CLOUD_ID), &changed, e);
+
+	return r == 0 && changed && apparmor_confines() ? apparmor_reload(e) : r;
+}
+
 static int uninstall(const struct settings *s, bool yes, struct error *e)
 {
 	_cleanup_(freep) char *kvm_record = settings_path(s, "kvm-device.json");
@@ -145,6 +154,8 @@ static int uninstall(const struct settings *s, bool yes, struct error *e)
 		r = remove_network(s, e);
 	if (r == 0 && !is_fake(s))
 		r = hyper_host_restore(kvm_record, e);
+	if (r == 0 && !is_fake(s))
+		r = unconfine(s, e);
 	if (r == 0 && !is_fake(s))
 		r = host_cloud_remove(s, e);
 	if (r < 0)

@@ -9,6 +9,7 @@
 
 #include "base/clock.h"
 #include "base/text.h"
+#include "cmd/apparmor.h"
 #include "cmd/client.h"
 #include "cmd/cmd_priv.h"
 #include "cmd/first.h"
@@ -21,6 +22,19 @@
 #include "os/spawn.h"
 
 #define HEALTHY_TIMEOUT_MS 60000
+
+/* Where AppArmor confines guests, libvirt's helper must be able to look at theirs. */
+static int confine(const struct settings *s, struct error *e)
+{
+	bool changed;
+	int r;
+
+	if (!apparmor_confines())
+		return 0;
+	r = apparmor_allow(APPARMOR_LOCAL, settings_get(s, SETTING_CLOUD_ID),
+			   settings_get(s, SETTING_STATE), &changed, e);
+	return r == 0 && changed ? apparmor_reload(e) : r;
+}
 
 static int prepare(struct settings *s, struct error *e)
 {
@@ -37,6 +51,8 @@ static int prepare(struct settings *s, struct error *e)
 			kvm_record = settings_path(s, "kvm-device.json");
 			r = hyper_host_prepare(kvm_record, e);
 		}
+		if (r == 0)
+			r = confine(s, e);
 	}
 	return r < 0 ? r : setup_state(s, e);
 }
