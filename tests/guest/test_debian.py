@@ -12,10 +12,10 @@ import pytest
 from guest import Guest
 from lib.cloud import SOURCE, wait_for
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
 
 BUILD_S = 1500
-BOOT_S = 900  # under emulation, on a busy host
+BOOT_S = 1200  # under emulation, on a busy host
 
 USER_DATA = """#cloud-config
 write_files:
