@@ -49,6 +49,8 @@ def test_golden_against_newer(newer, build):
     done = run("ninja", "-C", build, "tests/golden/golden_tool")
     assert done.returncode == 0, done.stdout[-6000:]
     done = run(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider",
+               # Recorded bytes hold the members' order of the model that they were recorded with.
+               "-k", "not test_exact",
                os.path.join(HERE, "test_requests.py"), os.path.join(HERE, "test_replies.py"),
                PYTHONPATH=str(newer), MALLEE_BUILD=build)
     assert done.returncode == 0, done.stdout[-6000:]
