@@ -313,6 +313,7 @@ void image_worker_stop(struct image_worker *w)
 	__atomic_store_n(&w->stop, true, __ATOMIC_RELAXED);
 	pthread_cond_signal(&w->cond);
 	pthread_mutex_unlock(&w->lock);
+	http_client_cancel(w->http); /* an object that has stopped streaming */
 	pthread_join(w->thread, NULL);
 	pthread_cond_destroy(&w->cond);
 	pthread_mutex_destroy(&w->lock);
