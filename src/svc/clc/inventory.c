@@ -17,7 +17,9 @@ struct inventory {
 	pthread_mutex_t lock;	 /* innermost: nothing else is called under it */
 	struct ipv4_pool *pool;	 /* NULL: no subnet is set */
 	struct strmap *accounts; /* account id -> struct tally */
-	size_t states[INSTANCE_STATE_COUNT];
+	/* Whoever has committed a change tells it here afterwards, so a later change may be told
+	 * first: a count can be below zero for a moment. */
+	int64_t states[INSTANCE_STATE_COUNT];
 };
 
 static struct tally *tally_of(struct inventory *inv, const char *account)
@@ -173,7 +175,7 @@ void inventory_give(struct inventory *inv, const char *account, uint32_t ip)
 void inventory_moved(struct inventory *inv, enum instance_state from, enum instance_state to)
 {
 	pthread_mutex_lock(&inv->lock);
-	if (from != INSTANCE_STATE_COUNT && inv->states[from])
+	if (from != INSTANCE_STATE_COUNT)
 		inv->states[from]--;
 	if (to != INSTANCE_STATE_COUNT)
 		inv->states[to]++;
@@ -183,9 +185,9 @@ void inventory_moved(struct inventory *inv, enum instance_state from, enum insta
 size_t inventory_count(struct inventory *inv, enum instance_state s)
 {
 	pthread_mutex_lock(&inv->lock);
-	size_t n = inv->states[s];
+	int64_t n = inv->states[s];
 	pthread_mutex_unlock(&inv->lock);
-	return n;
+	return n > 0 ? (size_t)n : 0;
 }
 
 size_t inventory_free_addresses(struct inventory *inv)

@@ -92,6 +92,19 @@ static void account_limit(void **state)
 	assert_int_equal(inventory_take(inv, "2", 1, 1, 0, ips, &n, &e), 0);
 }
 
+/* The observer may tell of a state before the launch tells of the one before it. */
+static void told_out_of_order(void **state)
+{
+	struct fixture *f = *state;
+	struct inventory *inv = f->clc.inventory;
+
+	inventory_moved(inv, INSTANCE_PENDING, INSTANCE_RUNNING);
+	assert_int_equal(inventory_count(inv, INSTANCE_PENDING), 0);
+	inventory_moved(inv, INSTANCE_STATE_COUNT, INSTANCE_PENDING);
+	assert_int_equal(inventory_count(inv, INSTANCE_PENDING), 0);
+	assert_int_equal(inventory_count(inv, INSTANCE_RUNNING), 1);
+}
+
 int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
@@ -99,6 +112,7 @@ int main(void)
 	    TEST(takes_what_there_is),
 	    TEST(asked_addresses),
 	    TEST(account_limit),
+	    TEST(told_out_of_order),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
