@@ -74,7 +74,7 @@ def test_paging(ec2, key):
     ([{"Key": "", "Value": "x"}], "InvalidParameterValue"),
     ([{"Key": "aws:mine", "Value": "x"}], "InvalidParameterValue"),
     ([{"Key": "k" * 128, "Value": "x"}], "InvalidParameterValue"),
-    ([{"Key": "k", "Value": "v" * 256}], "InvalidParameterValue"),
+    ([{"Key": "k", "Value": "v" * 257}], "InvalidParameterValue"),
     ([{"Key": "k", "Value": "1"}, {"Key": "k", "Value": "2"}], "InvalidParameterValue"),
     ([{"Key": f"k{i}", "Value": "x"} for i in range(51)], "TagLimitExceeded"),
 ])
@@ -83,6 +83,11 @@ def test_bad_tags(ec2, key, tags, want):
         ec2.create_tags(Resources=[key], Tags=tags)
     assert code(e) == want
     assert tags_of(ec2, key) == {}
+
+
+def test_longest(ec2, key):
+    ec2.create_tags(Resources=[key], Tags=[{"Key": "\u00e4" * 127, "Value": "\u00e4" * 256}])
+    assert tags_of(ec2, key) == {"\u00e4" * 127: "\u00e4" * 256}
 
 
 def test_limits_count_what_is_there(ec2, key):
