@@ -336,8 +336,11 @@ int ec2_describe_images(struct ec2_call *call, const struct ec2_describe_images_
 	struct filter_set *filters;
 	struct tag_index *tags;
 	struct record_list all;
+	struct page page;
 	int r = filter_set_new(call, &image_filters, &in->filters, &filters);
 
+	if (r == 0)
+		r = ec2_page(call, &in->max_results, in->next_token, false, 1, 1000, &page);
 	if (r == 0)
 		r = check_asked(call, &in->image_ids);
 	if (r == 0)
@@ -358,8 +361,9 @@ int ec2_describe_images(struct ec2_call *call, const struct ec2_describe_images_
 			continue;
 		const struct ec2_image item = image_item(call, image, tags);
 
-		if (filter_set_match(filters, &item, NULL))
+		if (filter_set_match(filters, &item, NULL) && page_take(&page, all.items[i].seq))
 			out->images.items[out->images.count++] = item;
 	}
+	out->next_token = page_token(call->arena, &page);
 	return 0;
 }

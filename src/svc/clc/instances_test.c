@@ -188,6 +188,8 @@ static const struct {
      "UnsupportedOperation"},
     {ONE "Placement.AvailabilityZone=mars-1a", "InvalidParameterValue"},
     {ONE "EbsOptimized=true", "Unsupported"},
+    {ONE "HibernationOptions.Configured=true", "UnsupportedHibernationConfiguration"},
+    {ONE "CreditSpecification.CpuCredits=standard", "InvalidParameterValue"},
     {ONE "InstanceInitiatedShutdownBehavior=stop", "InvalidParameterCombination"},
     {ONE "InstanceInitiatedShutdownBehavior=explode", "InvalidParameterValue"},
     {ONE "MetadataOptions.HttpTokens=never", "InvalidParameterValue"},
@@ -301,6 +303,67 @@ static void capacity(void **state)
 	f->cluster.fail = "ServiceUnavailable";
 	assert_string_equal(call(f, fill(f, ONE "", "", image), &reply), "Unavailable");
 	assert_int_equal(inventory_free_addresses(f->clc.inventory), addresses - 3);
+}
+
+/* What Terraform sends of every instance, or of every t3, whether or not it was asked for. */
+static void what_clients_send_unasked(void **state)
+{
+	_cleanup_(buf_done) struct buf reply = BUF_INIT;
+	struct fixture *f = *state;
+	const char *image = fixture_image(f, &f->account, 1);
+
+	assert_string_equal(call(f,
+				 fill(f,
+				      ONE "InstanceType=t3.nano&Placement.AvailabilityZone=&"
+					  "HibernationOptions.Configured=false&"
+					  "CreditSpecification.CpuCredits=unlimited&"
+					  "Monitoring.Enabled=false&EbsOptimized=false",
+				      "", image),
+				 &reply),
+			    "");
+}
+
+/* The record of a deregistered image stays while its instances live, for nobody to see. */
+static void deregistered_images_take_no_tags(void **state)
+{
+	_cleanup_(buf_done) struct buf reply = BUF_INIT;
+	struct fixture *f = *state;
+	const char *id, *image = fixture_image(f, &f->account, 1);
+
+	assert_string_equal(call(f, fill(f, ONE "InstanceType=t2.nano", "", image), &reply), "");
+	id = fixture_element(f, reply.data, "instanceId", 0);
+	assert_string_equal(call(f, fill(f, "Action=DeregisterImage&ImageId=%a", id, image), &reply),
+			    "");
+	assert_string_equal(
+	    call(f, fill(f, "Action=CreateTags&ResourceId.1=%a&Tag.1.Key=a", id, image), &reply),
+	    "InvalidAMIID.NotFound");
+	assert_string_equal(
+	    call(f, fill(f, "Action=DeleteTags&ResourceId.1=%a&Tag.1.Key=a", id, image), &reply),
+	    "InvalidAMIID.NotFound");
+}
+
+/* Images page as other things do, though only newer models say so. */
+static void images_page(void **state)
+{
+	_cleanup_(buf_done) struct buf reply = BUF_INIT;
+	struct fixture *f = *state;
+	const char *query = "Action=DescribeImages&MaxResults=2", *token = NULL;
+	size_t seen = 0;
+
+	for (int i = 0; i < 5; i++)
+		fixture_image(f, &f->account, 1);
+	for (int page = 0; page < 3; page++) {
+		assert_string_equal(call(f, query, &reply), "");
+		for (size_t n = 0; fixture_element(f, reply.data, "imageId", n); n++)
+			seen++;
+		token = fixture_element(f, reply.data, "nextToken", 0);
+		assert_int_equal(token != NULL, page < 2);
+		if (token)
+			query = arena_printf(f->arena,
+					     "Action=DescribeImages&MaxResults=2&NextToken=%s",
+					     uri_encode(f->arena, token, strlen(token), false));
+	}
+	assert_int_equal(seen, 5);
 }
 
 static void client_token(void **state)
@@ -499,6 +562,9 @@ int main(void)
 	    TEST(bad_requests),
 	    TEST(image_must_fit),
 	    TEST(capacity),
+	    TEST(what_clients_send_unasked),
+	    TEST(deregistered_images_take_no_tags),
+	    TEST(images_page),
 	    TEST(client_token),
 	    TEST(accounts_do_not_see_each_other),
 	    TEST(pages),

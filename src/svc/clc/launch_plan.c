@@ -189,7 +189,9 @@ static int plan_placement(struct ec2_call *call, const struct ec2_run_instances_
 	const struct ec2_placement *p = in->placement;
 	const char *behavior = in->instance_initiated_shutdown_behavior;
 
-	if (p && p->availability_zone && !str_eq(p->availability_zone, call->clc->zone))
+	/* An empty zone is none: Terraform sends it when it was given none. */
+	if (p && p->availability_zone && *p->availability_zone &&
+	    !str_eq(p->availability_zone, call->clc->zone))
 		return ec2_error(call, "InvalidParameterValue",
 				 "Invalid availability zone: [%.64s]", p->availability_zone);
 	if (p && p->tenancy && !str_eq(p->tenancy, "default"))
@@ -210,6 +212,25 @@ static int plan_placement(struct ec2_call *call, const struct ec2_run_instances_
 				 "The attribute instanceInitiatedShutdownBehavior can only be stop "
 				 "for EBS-backed images");
 	l->shutdown_behavior = "terminate"; /* an instance-store disk does not survive a stop */
+	return 0;
+}
+
+/* Options that clients send unasked, with the one value that is true of every instance here. */
+static int plan_options(struct ec2_call *call, const struct ec2_run_instances_request *in,
+			struct launch *l)
+{
+	const struct ec2_hibernation_options_request *h = in->hibernation_options;
+	const struct ec2_credit_specification_request *c = in->credit_specification;
+
+	if (h && h->configured.set && h->configured.value)
+		return ec2_error(call, "UnsupportedHibernationConfiguration",
+				 "Instances cannot hibernate here: HibernationOptions.Configured "
+				 "can only be false");
+	if (c && c->cpu_credits && !str_eq(c->cpu_credits, "unlimited"))
+		return ec2_error(call, "InvalidParameterValue",
+				 "Value (%.64s) for parameter CpuCredits is invalid: processors "
+				 "are not rationed here, so it can only be unlimited",
+				 c->cpu_credits);
 	return 0;
 }
 
@@ -292,7 +313,7 @@ int launch_plan(struct ec2_call *call, const struct ec2_run_instances_request *i
 	static int (*const steps[])(struct ec2_call *, const struct ec2_run_instances_request *,
 				    struct launch *) = {
 	    plan_counts,    plan_image,	   plan_user_data, plan_network,
-	    plan_placement, plan_metadata, plan_tags,	   plan_key,
+	    plan_placement, plan_options,  plan_metadata,  plan_tags,	plan_key,
 	};
 
 	l->disable_api_termination =

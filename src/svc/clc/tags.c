@@ -6,6 +6,7 @@
 #include "gen/ec2_handlers.h"
 #include "svc/clc/clc_priv.h"
 #include "svc/clc/filters.h"
+#include "svc/clc/images.h"
 
 /* Tags of one resource are one record under the resource's id: they go with it, and one read gives
  * them all. */
@@ -211,6 +212,13 @@ struct ec2_tag_list tag_index_find(const struct tag_index *t, const char *id)
 
 /* ---- CreateTags, DeleteTags ---- */
 
+/* What the caller can tag: its own; an image only until it is deregistered. */
+static bool taggable_by(const char *account_id, enum clc_kind kind, const struct record *rec)
+{
+	return str_eq(rec->account, account_id) &&
+	       (kind != KIND_IMAGE || image_visible(rec->value, account_id));
+}
+
 /* The resource must be the caller's own and of a kind that has tags. */
 static int check_resource(struct ec2_call *call, const char *id, enum clc_kind *ret_kind)
 {
@@ -224,7 +232,7 @@ static int check_resource(struct ec2_call *call, const char *id, enum clc_kind *
 	if (r < 0)
 		return r;
 	r = record_get(call->clc, call->arena, kind, id, &rec, &call->error);
-	if (r == -ENOENT || (r == 0 && !str_eq(rec.account, call->account_id)))
+	if (r == -ENOENT || (r == 0 && !taggable_by(call->account_id, kind, &rec)))
 		return ec2_error(call, clc_kinds[kind].not_found_code, "The %s '%s' does not exist",
 				 clc_kinds[kind].noun, id);
 	*ret_kind = kind;
