@@ -332,8 +332,8 @@ static void deregistered_images_take_no_tags(void **state)
 
 	assert_string_equal(call(f, fill(f, ONE "InstanceType=t2.nano", "", image), &reply), "");
 	id = fixture_element(f, reply.data, "instanceId", 0);
-	assert_string_equal(call(f, fill(f, "Action=DeregisterImage&ImageId=%a", id, image), &reply),
-			    "");
+	assert_string_equal(
+	    call(f, fill(f, "Action=DeregisterImage&ImageId=%a", id, image), &reply), "");
 	assert_string_equal(
 	    call(f, fill(f, "Action=CreateTags&ResourceId.1=%a&Tag.1.Key=a", id, image), &reply),
 	    "InvalidAMIID.NotFound");
