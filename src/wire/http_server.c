@@ -73,8 +73,13 @@ static uint64_t body_limit(const struct http_request *r)
 
 static void refuse_long_body(struct http_request *r)
 {
+	const struct http_server *s = r->server;
 	char text[96];
 
+	if (s->handler.too_long) {
+		s->handler.too_long(s->ctx, r);
+		return;
+	}
 	snprintf(text, sizeof(text), "The request's body is longer than the %llu bytes taken here.",
 		 (unsigned long long)body_limit(r));
 	http_reply_plain(r, MHD_HTTP_CONTENT_TOO_LARGE, text);

@@ -34,6 +34,9 @@ struct http_handler {
 	void (*body)(void *ctx, struct http_request *r, const void *data, size_t len); /* NULL: body collected, max_body_bytes */
 	void (*end)(void *ctx, struct http_request *r);
 	void (*done)(void *ctx, struct http_request *r, bool aborted); /* NULL: nothing to undo */
+	/* The body is longer than is taken, by its declared length (then begin was not called) or as it comes: must set a reply.
+	 * NULL: a line of plain text. */
+	void (*too_long)(void *ctx, struct http_request *r);
 };
 
 struct http_server_config {

@@ -214,6 +214,25 @@ static void api_end(void *ctx, struct http_request *http)
 	answer(&q, r, &reply, start_ms);
 }
 
+/* Before who sent it is known: in EC2's manner. */
+static void refuse(struct clc *c, struct http_request *http, int status, const struct error *e)
+{
+	_cleanup_(buf_done) struct buf reply = BUF_INIT;
+
+	wire_query_error(api_service_find("ec2"), e, http_request_id(http), &reply);
+	metrics_add(c->metrics, METRIC_REQUESTS, 1);
+	metrics_add(c->metrics, METRIC_ERRORS_CLIENT, 1);
+	http_reply(http, status, "text/xml;charset=UTF-8", reply.data, reply.len);
+}
+
+static void api_too_long(void *ctx, struct http_request *http)
+{
+	struct error e = {0};
+
+	error_set(&e, "RequestEntityTooLarge", "A request has at most %d bytes", LIMIT_BODY_BYTES);
+	refuse(ctx, http, 413, &e);
+}
+
 /* What can be refused before the body is sent. */
 static void api_begin(void *ctx, struct http_request *http)
 {
@@ -229,18 +248,12 @@ static void api_begin(void *ctx, struct http_request *http)
 			  method);
 	else if (str_eq(method, "POST") && type && strncasecmp(type, form, sizeof(form) - 1) != 0)
 		error_set(&e, "InvalidRequest", "A POST must carry %s, not %.100s", form, type);
-	if (!error_is_set(&e))
-		return;
-	_cleanup_(buf_done) struct buf reply = BUF_INIT;
-	const struct wire_service *s = api_service_find("ec2");
-	wire_query_error(s, &e, http_request_id(http), &reply);
-	metrics_add(((struct clc *)ctx)->metrics, METRIC_REQUESTS, 1);
-	metrics_add(((struct clc *)ctx)->metrics, METRIC_ERRORS_CLIENT, 1);
-	http_reply(http, str_eq(http_path(http), "/") ? 400 : 404, "text/xml;charset=UTF-8",
-		   reply.data, reply.len);
+	if (error_is_set(&e))
+		refuse(ctx, http, str_eq(http_path(http), "/") ? 400 : 404, &e);
 }
 
-static const struct http_handler api_handler = {.begin = api_begin, .end = api_end};
+static const struct http_handler api_handler = {
+    .begin = api_begin, .end = api_end, .too_long = api_too_long};
 
 /* A handler that waits for the cluster controller keeps its thread, and the connections of that
  * thread, waiting. */
