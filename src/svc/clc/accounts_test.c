@@ -192,13 +192,19 @@ static void operators_view(void **state)
 	assert_int_equal(status.instances_pending.value, 1);
 	assert_int_equal(status.accounts.value, 2);
 	assert_string_equal(status.clusters.items[0].state, "available");
-	f->cluster.fail = "ServiceUnavailable";
-	_cleanup_(buf_done) struct buf reply = BUF_INIT;
-	fixture_call(f, &f->account,
-		     arena_printf(f->arena, "Action=GetConsoleOutput&InstanceId=%s", id), &reply);
-	assert_int_equal(admin_get_status(&f->clc, f->arena, NULL, &status, &e), 0);
-	assert_string_equal(status.clusters.items[0].state, "unavailable");
-	assert_non_null(status.clusters.items[0].reason);
+	/* one that is away, and another program in its place */
+	static const char *const failures[] = {"ServiceUnavailable", "PeerNotTrusted"};
+	for (size_t i = 0; i < ARRAY_SIZE(failures); i++) {
+		_cleanup_(buf_done) struct buf reply = BUF_INIT;
+
+		f->cluster.fail = failures[i];
+		fixture_call(f, &f->account,
+			     arena_printf(f->arena, "Action=GetConsoleOutput&InstanceId=%s", id),
+			     &reply);
+		assert_int_equal(admin_get_status(&f->clc, f->arena, NULL, &status, &e), 0);
+		assert_string_equal(status.clusters.items[0].state, "unavailable");
+		assert_non_null(status.clusters.items[0].reason);
+	}
 }
 
 static void zone_ids_and_names(void **state)

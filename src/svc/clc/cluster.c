@@ -107,8 +107,9 @@ static int over_network(struct cluster *c, const char *action, const void *in, s
 static void note_health(struct cluster *c, int result, const struct error *e)
 {
 	pthread_mutex_lock(&c->lock);
-	/* An error of the controller's own shows that it is there. */
-	c->reachable = result >= 0 || !str_eq(e->code, "ServiceUnavailable");
+	/* An error of the controller's own shows that it is there; who is not trusted is not it. */
+	c->reachable = result >= 0 || (!str_eq(e->code, "ServiceUnavailable") &&
+				       !str_eq(e->code, "PeerNotTrusted"));
 	if (!c->reachable)
 		c->why = *e;
 	pthread_mutex_unlock(&c->lock);
