@@ -68,6 +68,8 @@ def test_names_are_unique_and_deletion_is_idempotent(ec2, key_name):
     (lambda c: c.create_key_pair(KeyName="x", KeyType="dsa"), "InvalidParameterValue"),
     (lambda c: c.create_key_pair(KeyName="x", KeyFormat="ppk"), "InvalidParameterValue"),
     (lambda c: c.describe_key_pairs(KeyPairIds=["key-0123456789abcdef0"]), "InvalidKeyPair.NotFound"),
+    (lambda c: c.describe_key_pairs(KeyPairIds=["mine"]), "InvalidParameterValue"),
+    (lambda c: c.delete_key_pair(KeyPairId="mine"), "InvalidParameterValue"),
     (lambda c: c.create_key_pair(KeyName="x", TagSpecifications=[{"ResourceType": "instance", "Tags": []}]),
      "InvalidParameterValue"),
 ])

@@ -16,7 +16,7 @@ const struct clc_kind_info clc_kinds[KIND_COUNT] = {
 		       "InvalidInstanceID.NotFound", "instance ID", "instance"},
     [KIND_IMAGE] = {"image", &records_shape_image, "ami", "InvalidAMIID.Malformed",
 		    "InvalidAMIID.NotFound", "image id", "image"},
-    [KIND_KEY_PAIR] = {"key-pair", &records_shape_key_pair, "key", "InvalidKeyPair.Malformed",
+    [KIND_KEY_PAIR] = {"key-pair", &records_shape_key_pair, "key", "InvalidParameterValue",
 		       "InvalidKeyPair.NotFound", "key pair", "key-pair"},
     [KIND_TAGS] = {"tags", &records_shape_resource_tags, NULL, NULL, NULL, "tags", NULL},
     [KIND_CLIENT_TOKEN] = {"client-token", &records_shape_client_token, NULL, NULL, NULL,
