@@ -42,9 +42,9 @@ struct blk_layer_ops {
 	/* Required. Sets l->state and l->info; l->below is open. May wait for the fence (BLOCK.md 2: the lock of a dead
 	 * process). On failure it has undone all and says why. */
 	int (*open)(struct blk_layer *l, const struct blk_values *v, struct error *e);
-	/* The queue's own state (pools, children): l->queue_state[index]. On the queue's thread, before its first request. */
+	/* The queue's own state (pools, children): l->queue_state[index]. After all layers are open, before the queue runs. */
 	int (*queue_start)(struct blk_layer *l, struct blk_queue *q, struct error *e);
-	/* On the queue's thread after its last request; what the layer itself has in flight there has ended (settle). */
+	/* The queue runs no more; what the layer itself had in flight there has ended (settle). */
 	void (*queue_stop)(struct blk_layer *l, struct blk_queue *q);
 	/* Required. On the thread of r->queue. Never calls r->done; never blocks. */
 	void (*submit)(struct blk_layer *l, struct blk_req *r);
@@ -85,6 +85,11 @@ struct blk_layer {
 	void *queue_state[BLK_QUEUES_MAX];
 	struct blk_io_stats *io;  /* per queue; NULL: not accounted (the stack's top and its back end are) */
 };
+
+/* A back end beside the stack, for a layer's own use (cow's source): open until blk_back_close(), both from the layer's open
+ * and close callbacks. Its queue_start and queue_stop are seen to. */
+int blk_back_open(struct blk_stack *s, const char *spec, struct blk_layer **ret, struct error *e);
+void blk_back_close(struct blk_layer *l); /* NULL is fine */
 
 /* Hand r to layer l: accounts it where that is wanted. On r->queue's thread. */
 void blk_submit(struct blk_layer *l, struct blk_req *r);

@@ -8,6 +8,8 @@
 #include <sys/uio.h>
 
 struct blk_queue;
+struct blk_gate;
+struct blk_io_stats;
 
 /*
  * One request on its way through a stack. Whoever submits it owns it, its iovec and its data until done() is called:
@@ -49,7 +51,11 @@ struct blk_req {
 	int result;
 	bool completed;           /* asserts that it happens once */
 	struct blk_req *next;     /* the list of whoever holds it */
-	uint64_t arrival_ns;      /* accounting, see stats.h */
+	struct blk_gate *gate;    /* the stack's door that it came through; NULL: none */
+	struct {
+		struct blk_io_stats *io;
+		uint64_t arrival_ns;
+	} account[2];             /* where it is counted, see stats.h: at most the stack's top and a back end */
 	uint64_t scratch[4];      /* of the layer that holds it; lost when it is handed down */
 };
 

@@ -30,8 +30,8 @@ struct blk_io_stats {
 	_Atomic uint64_t depth_log2[BLK_BUCKETS]; /* found by an arrival */
 };
 
-void blk_io_stats_arrive(struct blk_io_stats *s, struct blk_req *r, uint64_t now_ns);
-void blk_io_stats_complete(struct blk_io_stats *s, const struct blk_req *r, uint64_t now_ns);
+void blk_io_stats_arrive(struct blk_io_stats *s, const struct blk_req *r, uint64_t now_ns);
+void blk_io_stats_complete(struct blk_io_stats *s, const struct blk_req *r, uint64_t arrival_ns, uint64_t now_ns);
 
 static inline void blk_count(_Atomic uint64_t *counter, uint64_t n)
 {

@@ -1,0 +1,156 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* I/O on files through io_uring: operations are gathered and handed over at the end of a batch, in one system call. */
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <liburing.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "block/core/queue_priv.h"
+
+#define RING_ENTRIES 256
+
+struct aio_engine {
+	struct blk_queue *queue;
+	struct io_uring ring;
+	bool unsubmitted;
+	struct blk_aio *waiting, **waiting_last; /* no room in the ring */
+};
+
+static int ring_open(struct io_uring *ring, unsigned entries)
+{
+	/* Completions are looked for by this thread alone, so that none has to interrupt it; older kernels don't know this. */
+	int err = io_uring_queue_init(entries, ring, IORING_SETUP_COOP_TASKRUN | IORING_SETUP_SINGLE_ISSUER);
+	if (err == -EINVAL)
+		err = io_uring_queue_init(entries, ring, 0);
+	return err;
+}
+
+static int uring_open(struct blk_queue *q, struct aio_engine **ret)
+{
+	struct aio_engine *a = calloc(1, sizeof(*a));
+
+	if (!a)
+		return -ENOMEM;
+	int err = ring_open(&a->ring, RING_ENTRIES);
+	if (!err) {
+		/* Only wakes the loop, which then reaps whatever woke it. */
+		struct epoll_event ev = { .events = EPOLLIN, .data.ptr = NULL };
+		err = epoll_ctl(q->epoll_fd, EPOLL_CTL_ADD, a->ring.ring_fd, &ev) ? -errno : 0;
+		if (err)
+			io_uring_queue_exit(&a->ring);
+	}
+	if (err) {
+		free(a);
+		return err;
+	}
+	a->queue = q;
+	a->waiting_last = &a->waiting;
+	*ret = a;
+	return 0;
+}
+
+static void uring_close(struct aio_engine *a)
+{
+	io_uring_queue_exit(&a->ring);
+	free(a);
+}
+
+static void prepare(struct io_uring_sqe *sqe, struct blk_aio *op)
+{
+	switch (op->op) {
+	case BLK_AIO_READ:
+		io_uring_prep_readv2(sqe, op->fd, op->iov, op->iov_count, op->off_bytes, op->flags);
+		break;
+	case BLK_AIO_WRITE:
+		io_uring_prep_writev2(sqe, op->fd, op->iov, op->iov_count, op->off_bytes, op->flags);
+		break;
+	case BLK_AIO_FDATASYNC:
+		io_uring_prep_fsync(sqe, op->fd, IORING_FSYNC_DATASYNC);
+		break;
+	case BLK_AIO_FALLOCATE:
+		io_uring_prep_fallocate(sqe, op->fd, op->flags, (off_t)op->off_bytes, (off_t)op->len_bytes);
+		break;
+	}
+	io_uring_sqe_set_data(sqe, op);
+}
+
+static bool try_submit(struct aio_engine *a, struct blk_aio *op)
+{
+	struct io_uring_sqe *sqe = io_uring_get_sqe(&a->ring);
+
+	if (!sqe && io_uring_submit(&a->ring) >= 0)
+		sqe = io_uring_get_sqe(&a->ring);
+	if (!sqe)
+		return false;
+	prepare(sqe, op);
+	a->unsubmitted = true;
+	return true;
+}
+
+static void uring_submit(struct aio_engine *a, struct blk_aio *op)
+{
+	if (!a->waiting && try_submit(a, op))
+		return;
+	op->next = NULL;
+	*a->waiting_last = op;
+	a->waiting_last = &op->next;
+}
+
+static void uring_flush(struct aio_engine *a)
+{
+	while (a->waiting && try_submit(a, a->waiting)) {
+		a->waiting = a->waiting->next;
+		if (!a->waiting)
+			a->waiting_last = &a->waiting;
+	}
+	/* -EAGAIN, -EBUSY: the kernel is short of memory or has completions to be reaped first. The next turn tries again, which
+	 * those completions bring about. */
+	if (a->unsubmitted && io_uring_submit(&a->ring) >= 0)
+		a->unsubmitted = io_uring_sq_ready(&a->ring) > 0;
+}
+
+static void uring_reap(struct aio_engine *a)
+{
+	struct io_uring_cqe *cqe;
+
+	while (io_uring_peek_cqe(&a->ring, &cqe) == 0) {
+		struct blk_aio *op = io_uring_cqe_get_data(cqe);
+		op->result = cqe->res;
+		io_uring_cqe_seen(&a->ring, cqe);
+		op->done(op);
+	}
+}
+
+const struct aio_ops aio_uring_ops = {
+	.which = BLK_IO_URING,
+	.open = uring_open,
+	.close = uring_close,
+	.submit = uring_submit,
+	.flush = uring_flush,
+	.reap = uring_reap,
+};
+
+/* Some hosts refuse io_uring, some let it be made and fail its operations. */
+bool aio_uring_works(void)
+{
+	struct io_uring ring;
+	char byte;
+	bool works = false;
+
+	if (ring_open(&ring, 4))
+		return false;
+	int fd = open("/dev/zero", O_RDONLY | O_CLOEXEC);
+	struct io_uring_sqe *sqe = io_uring_get_sqe(&ring);
+	if (fd >= 0 && sqe) {
+		struct io_uring_cqe *cqe;
+		struct iovec iov = { &byte, 1 };
+		io_uring_prep_readv2(sqe, fd, &iov, 1, 0, 0);
+		works = io_uring_submit_and_wait(&ring, 1) == 1 && io_uring_peek_cqe(&ring, &cqe) == 0 && cqe->res == 1;
+	}
+	if (fd >= 0)
+		close(fd);
+	io_uring_queue_exit(&ring);
+	return works;
+}
