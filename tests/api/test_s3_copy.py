@@ -2,7 +2,7 @@
 import os
 
 import pytest
-from lib.s3 import new_bucket, refused
+from lib.s3 import Signer, new_bucket, path_of, refused
 
 MIB = 1 << 20
 
@@ -50,6 +50,25 @@ def test_conditions(s3, client, bucket):
             s3.copy_object(Bucket=theirs, Key="planted", CopySource=source)
 
 
+def test_conditions_of_the_target(cloud, s3, bucket):
+    """Newer clients guard what a copy would replace."""
+    old = s3.put_object(Bucket=bucket, Key="guarded", Body=b"old")["ETag"]
+    s3.put_object(Bucket=bucket, Key="new", Body=b"new")
+
+    def copy(key, **headers):
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        named["x-amz-copy-source"] = path_of(bucket, "new")
+        return Signer(cloud).request("PUT", path_of(bucket, key), headers=named)[0]
+
+    assert copy("guarded", if_none_match="*") == 412
+    assert copy("guarded", if_match='"other"') == 412
+    assert copy("absent", if_match="*") == 404
+    assert s3.get_object(Bucket=bucket, Key="guarded")["Body"].read() == b"old"
+    assert copy("guarded", if_match=old) == 200
+    assert copy("absent", if_none_match="*") == 200
+    assert s3.get_object(Bucket=bucket, Key="guarded")["Body"].read() == b"new"
+
+
 def test_part_copy(s3, bucket):
     body = os.urandom(11 * MIB)
     s3.put_object(Bucket=bucket, Key="large", Body=body)
@@ -60,7 +79,8 @@ def test_part_copy(s3, bucket):
         extra = {"CopySourceRange": given} if given else {}
         reply = s3.upload_part_copy(Bucket=bucket, Key="joined", UploadId=upload, PartNumber=n, CopySource=source, **extra)
         parts.append({"PartNumber": n, "ETag": reply["CopyPartResult"]["ETag"]})
-    for wrong, code in (("bytes=5-2", "InvalidArgument"), (f"bytes={20 * MIB}-{21 * MIB}", "InvalidRange")):
+    for wrong, code in (("bytes=5-2", "InvalidArgument"), ("bytes=5-", "InvalidArgument"), ("bytes=-5", "InvalidArgument"),
+                        (f"bytes=0-{11 * MIB}", "InvalidArgument"), (f"bytes={20 * MIB}-{21 * MIB}", "InvalidRange")):
         with refused(code):
             s3.upload_part_copy(Bucket=bucket, Key="joined", UploadId=upload, PartNumber=4, CopySource=source, CopySourceRange=wrong)
     s3.complete_multipart_upload(Bucket=bucket, Key="joined", UploadId=upload, MultipartUpload={"Parts": parts})

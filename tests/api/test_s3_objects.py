@@ -106,6 +106,16 @@ def test_ranges(s3, bucket, size):
         assert got["ResponseMetadata"]["HTTPStatusCode"] == 200 and got["ContentLength"] == size, text
 
 
+def test_if_range(cloud, s3, bucket):
+    """A download that goes on must not get bytes of another version."""
+    etag = s3.put_object(Bucket=bucket, Key="resumed", Body=b"0123456789")["ETag"]
+    date = s3.head_object(Bucket=bucket, Key="resumed")["ResponseMetadata"]["HTTPHeaders"]["last-modified"]
+    for version, status, body in ((etag, 206, b"456789"), (date, 206, b"456789"), ('"other"', 200, b"0123456789"),
+                                  ("Mon, 01 Jan 2024 00:00:00 GMT", 200, b"0123456789"), ("W/" + etag, 200, b"0123456789")):
+        got = Signer(cloud).request("GET", path_of(bucket, "resumed"), headers={"range": "bytes=4-", "if-range": version})
+        assert (got[0], got[2]) == (status, body), version
+
+
 def test_conditional_get(s3, bucket):
     etag = s3.put_object(Bucket=bucket, Key="c", Body=b"x")["ETag"]
     modified = s3.head_object(Bucket=bucket, Key="c")["LastModified"]
@@ -172,6 +182,19 @@ def test_checksums(cloud, bucket, name):
     assert headers["x-amz-checksum-type"] == "FULL_OBJECT"
     _, headers, _ = signer.request("HEAD", path_of(bucket, "sum"))
     assert header not in headers
+
+
+def test_unknown_checksum(cloud, bucket):
+    """A guard that we cannot check is refused, not ignored."""
+    status, _, body = Signer(cloud).request("PUT", path_of(bucket, "sum"), headers={"x-amz-checksum-xxhash64": "AAAAAAAAAAA="}, body=b"1")
+    assert status == 501 and b"x-amz-checksum-xxhash64" in body
+
+
+@pytest.mark.parametrize("key", ["a b", "a%20b", "ü<&>"])
+def test_resource_of_errors(cloud, bucket, key):
+    import xml.etree.ElementTree as ElementTree
+    _, _, body = Signer(cloud).request("GET", path_of(bucket, "missing/" + key))
+    assert ElementTree.fromstring(body).find("Resource").text == f"/{bucket}/missing/{key}"
 
 
 def test_delete_many(cloud, s3, bucket):

@@ -95,7 +95,9 @@ static int copy_from(struct s3_call *call, const struct s3_copy_object_request *
 		    call->e, "InvalidRequest",
 		    "This copy request is illegal because it is trying to copy an object to itself without "
 		    "changing its metadata.");
-	r = copied_pairs(call, in, &from->object, &copy.to.pairs);
+	r = call_condition(call, in->if_match, in->if_none_match, &copy.to.condition);
+	if (r >= 0)
+		r = copied_pairs(call, in, &from->object, &copy.to.pairs);
 	if (r >= 0)
 		r = store_object_copy(call->w->store, call->a, &copy, &o, call->e);
 	if (r < 0)
@@ -149,6 +151,8 @@ static int copy_bytes(struct s3_call *call, struct store_reader *reader, uint64_
 	return r;
 }
 
+/* Both ends must be told and lie within the source: a shorter part than was asked for would make a
+ * wrong object of the parts. */
 static int source_range(struct s3_call *call, const char *range, const struct store_object *o,
 			uint64_t *ret_off, uint64_t *ret_len)
 {
@@ -157,12 +161,13 @@ static int source_range(struct s3_call *call, const char *range, const struct st
 	if (!range)
 		return 0;
 	int r = range_parse(range, o->size, ret_off, ret_len, call->e);
+	unsigned long long first = *ret_off, last = *ret_off + *ret_len - 1;
 
-	if (r == 0)
+	if (r >= 0 && !str_eq(range, arena_printf(call->a, "bytes=%llu-%llu", first, last)))
 		return error_set(
 		    call->e, "InvalidArgument",
-		    "The x-amz-copy-source-range value must be of the form bytes=first-last where first and last "
-		    "are the zero-based offsets of the first and last bytes to copy");
+		    "The x-amz-copy-source-range must be bytes=FIRST-LAST, offsets in the source, which has %llu bytes.",
+		    (unsigned long long)o->size);
 	return r < 0 ? r : 0;
 }
 

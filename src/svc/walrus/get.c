@@ -54,6 +54,16 @@ static int choose_part(struct s3_call *call, int64_t n, const struct store_objec
 	return 0;
 }
 
+/* A range is wanted only of the version that If-Range names: the client has other bytes of it. */
+static bool range_holds(struct s3_call *call, const struct store_object *o)
+{
+	const char *version = http_header(call->http, "If-Range");
+	char date[30];
+
+	clock_format_http(o->modified_ms, date);
+	return !version || str_eq(version, etag_quote(call->a, o->etag)) || str_eq(version, date);
+}
+
 static int choose_bytes(struct s3_call *call, const struct wanted *w, const struct store_object *o,
 			const struct store_reader *reader)
 {
@@ -67,7 +77,7 @@ static int choose_bytes(struct s3_call *call, const struct wanted *w, const stru
 				 "Cannot specify both Range header and partNumber query parameter");
 	if (w->part_number.set) {
 		r = choose_part(call, w->part_number.value, o, reader);
-	} else if (w->range) {
+	} else if (w->range && range_holds(call, o)) {
 		r = range_parse(w->range, o->size, &b->off, &b->len, call->e);
 		if (r > 0)
 			call->status = 206;

@@ -50,6 +50,17 @@ static void add_header(void *ctx, const char *name, const char *value)
 	http_reply_header(ctx, name, value);
 }
 
+/* What the request is about, decoded; the raw path as long as that cannot be told. */
+static const char *resource(const struct request *q)
+{
+	const struct target *t = &q->target;
+
+	if (!t->bucket)
+		return http_path(q->call.http);
+	return arena_printf(q->call.a, "/%s%s%s", t->bucket, t->key ? "/" : "",
+			    t->key ? t->key : "");
+}
+
 static void reply_error(struct request *q)
 {
 	struct http_request *r = q->call.http;
@@ -65,7 +76,7 @@ static void reply_error(struct request *q)
 	if (status == 503)
 		http_reply_header(r, "Retry-After", "1");
 	if (!str_eq(http_method(r), "HEAD") && status != 304)
-		wire_rest_error(&s3_service, &q->error, http_path(r), http_request_id(r), &out);
+		wire_rest_error(&s3_service, &q->error, resource(q), http_request_id(r), &out);
 	http_reply(r, status, "application/xml", out.data, out.len);
 	buf_done(&out);
 }
