@@ -60,6 +60,12 @@ struct http_request *http_request_new(struct http_server *s, struct MHD_Connecti
 	return r;
 }
 
+void http_request_drop_body(struct http_request *r)
+{
+	atomic_fetch_sub(&r->server->held_bytes, r->body.len);
+	buf_done(&r->body);
+}
+
 void http_request_free(struct http_request *r)
 {
 	if (!r)
@@ -68,7 +74,7 @@ void http_request_free(struct http_request *r)
 	r->magic = 0;
 	if (r->response)
 		MHD_destroy_response(r->response);
-	buf_done(&r->body);
+	http_request_drop_body(r);
 	arena_free(r->arena);
 }
 

@@ -118,6 +118,22 @@ static enum MHD_Result request_begin(struct http_request *r, const char *method,
 	return MHD_YES;
 }
 
+/* Many clients that each send a long body, and never its end, must not take all memory. */
+static void collect(struct http_request *r, const char *data, size_t len)
+{
+	struct http_server *s = r->server;
+	uint64_t held = atomic_fetch_add(&s->held_bytes, len) + len;
+
+	if (held <= (uint64_t)HTTP_HELD_BODIES * s->max_body_bytes) {
+		buf_append(&r->body, data, len);
+		return;
+	}
+	atomic_fetch_sub(&s->held_bytes, len);
+	http_request_drop_body(r);
+	http_reply_plain(r, MHD_HTTP_SERVICE_UNAVAILABLE,
+			 "Too many long requests are under way. Try again shortly.");
+}
+
 static enum MHD_Result request_body(struct http_request *r, const char *data, size_t len)
 {
 	struct http_server *s = r->server;
@@ -126,11 +142,12 @@ static enum MHD_Result request_body(struct http_request *r, const char *data, si
 	if (r->response)
 		return r->received_bytes > HTTP_DRAIN_MAX_BYTES ? MHD_NO : MHD_YES;
 	if (r->received_bytes > body_limit(r)) {
+		http_request_drop_body(r);
 		refuse_long_body(r);
 		return MHD_YES;
 	}
 	if (!r->streamed) {
-		buf_append(&r->body, data, len);
+		collect(r, data, len);
 		return MHD_YES;
 	}
 	set_turn(r, HTTP_TURN_HANDLER);

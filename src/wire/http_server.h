@@ -23,6 +23,7 @@
  *   done:  always called last, exactly once, also when the client went away half-way (aborted = true): undo there.
  *
  * Limits: request line and headers 64 KiB together; a body longer than its Content-Length or than the server's max is refused;
+ * so are collected ones (503) while 64 times that max is held in memory;
  * idle time-out 60 s; headers complete within 65 s; 1 KiB a minute while it is the client's turn. Malformed requests are
  * answered 400 by the library and never reach begin; with tls, so are peers without a certificate of the cloud (403).
  */

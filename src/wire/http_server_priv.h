@@ -15,6 +15,7 @@ enum {
 	HTTP_IDLE_S = 60,
 	HTTP_CONNECTIONS_POOL = 2000,
 	HTTP_CONNECTIONS_THREADED = 500,
+	HTTP_HELD_BODIES = 64, /* longest bodies' worth that all requests together keep in memory */
 };
 /* And how slowly; tests shorten it. */
 struct http_pace {
@@ -62,6 +63,7 @@ struct http_server {
 	int active; /* requests between their first line and done */
 	bool stopping;
 	bool watching;
+	_Atomic uint64_t held_bytes; /* of collected bodies */
 	pthread_t watch_thread;
 };
 
@@ -114,6 +116,8 @@ void http_request_free(struct http_request *r);
 /* Copies the headers; then 0, or the status of the refusal with its text in *ret_why. */
 unsigned http_request_read_head(struct http_request *r, const char *method, const char *version,
 				const char **ret_why);
+/* What was collected of the body is not needed any more. */
+void http_request_drop_body(struct http_request *r);
 /* A plain-text reply of this layer's own. */
 void http_reply_plain(struct http_request *r, unsigned status, const char *text);
 
