@@ -306,6 +306,45 @@ static void test_ports(void **state)
 	remove_dir(dir);
 }
 
+/* The bridge's table guards only the ports in its set: a tap that is not there is let through. */
+static void assert_guarded(const char *dir, const char *tap)
+{
+	_cleanup_(freep) char *ports = nettest_output("nft list set bridge mallee_t1 ports");
+	struct record r = {0};
+
+	assert_non_null(strstr(ports, tap));
+	assert_int_equal(record_load(dir, &r, NULL), 0);
+	assert_int_equal(r.port_count, 1);
+	record_done(&r);
+}
+
+/* A full disk: what could not be recorded is not made, and what was tried again is whole. */
+static void test_failed_changes(void **state)
+{
+	static char nowhere[] = "/proc/nowhere/host.json";
+	char *dir = nettest_dir(), id[32], mac[MAC_TEXT], ip[IPV4_LEN], tap[IFNAMSIZ];
+	struct net *net = nettest_open(dir);
+	struct net_port p = port_of(id, mac, ip, 9);
+	char *path = net->record.path, *dhcp = net->dhcp_dir;
+	struct error e = {0};
+
+	net->record.path = nowhere;
+	assert_true(net_port_add(net, &p, tap, &e) < 0);
+	net->record.path = path;
+	error_clear(&e);
+	assert_int_equal(net_port_add(net, &p, tap, &e), 0);
+	assert_guarded(dir, tap);
+	net->dhcp_dir = nowhere;
+	assert_true(net_port_remove(net, id, &e) < 0);
+	net->dhcp_dir = dhcp;
+	error_clear(&e);
+	assert_int_equal(net_port_add(net, &p, tap, &e), 0);
+	assert_guarded(dir, tap);
+	net_close(net);
+	uninstall(dir);
+	remove_dir(dir);
+}
+
 static void test_bad_ports(void **state)
 {
 	char *dir = nettest_dir(), id[32], mac[MAC_TEXT], ip[IPV4_LEN], tap[IFNAMSIZ];
@@ -541,6 +580,7 @@ static int tests(void)
 	    cmocka_unit_test_setup(test_check_mends, nettest_fresh),
 	    cmocka_unit_test_setup(test_reboot, nettest_fresh),
 	    cmocka_unit_test_setup(test_ports, nettest_fresh),
+	    cmocka_unit_test_setup(test_failed_changes, nettest_fresh),
 	    cmocka_unit_test_setup(test_bad_ports, nettest_fresh),
 	    cmocka_unit_test_setup(test_iptables, nettest_fresh),
 	    cmocka_unit_test_setup(test_diagnose, nettest_fresh),

@@ -153,6 +153,8 @@ uint32_t ruleset_generation(void);
 /* Whether they are as we left them. thorough: also take the fingerprint by which later calls may
  * know, if it is not taken yet. */
 int ruleset_intact(struct net *n, bool thorough, bool *ret, struct error *e);
+/* They are no longer known to be what the record says. */
+void ruleset_doubt(struct net *n);
 /* Run a batch, or when it is NULL or refused, make everything anew from the record. */
 int ruleset_apply(struct net *n, const char *batch, struct error *e);
 

@@ -238,6 +238,9 @@ static int add_port(struct net *n, const struct net_port *p, char *ret_tap, stru
 		err = record_save(&n->record, e);
 		if (!err)
 			err = change_rules(n, have, true, intact, e);
+		/* The next try must find it neither recorded nor guarded. */
+		if (err < 0)
+			record_remove_port(&n->record, have);
 	} else if (!intact) {
 		err = ruleset_apply(n, NULL, e);
 	}
@@ -297,6 +300,7 @@ static int remove_port(struct net *n, const char *instance_id, struct error *e)
 	if (!err)
 		return record_save(&n->record, e);
 	record_add_port(&n->record, &gone);
+	ruleset_doubt(n); /* they may lack it: should it be added again, all are made anew */
 	return err;
 }
 

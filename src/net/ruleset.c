@@ -110,6 +110,12 @@ int ruleset_intact(struct net *n, bool thorough, bool *ret, struct error *e)
 	return 0;
 }
 
+void ruleset_doubt(struct net *n)
+{
+	n->generation = 0;
+	n->fingerprint = 0;
+}
+
 static int apply_all(struct net *n, struct error *e)
 {
 	struct buf whole = BUF_INIT;
