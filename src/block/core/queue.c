@@ -337,10 +337,12 @@ static void finish(struct blk_queue *q, struct blk_req *r)
 static void run_completions(struct blk_queue *q)
 {
 	for (unsigned round = 0; round < ROUNDS_MAX; round++) {
+		struct blk_list batch = q->done; /* what completes meanwhile is the next round's */
 		struct blk_req *r;
-		if (!blk_list_empty(&q->done))
+		q->done = (struct blk_list){ 0 };
+		if (!blk_list_empty(&batch))
 			q->now_ns = clock_ns();
-		while ((r = blk_list_pop(&q->done)))
+		while ((r = blk_list_pop(&batch)))
 			finish(q, r);
 		run_deferred(q);
 		if (q->aio) {
