@@ -425,6 +425,7 @@ int blk_queue_run_until(struct blk_queue *q, const bool *flag, int timeout_ms)
 	uint64_t end = clock_ns() + (uint64_t)timeout_ms * 1000000u;
 
 	current_queue = q;
+	run_completions(q); /* what was submitted before */
 	while (!*(volatile const bool *)flag && clock_ns() < end)
 		turn(q, (int64_t)(end - clock_ns()) > 0 ? (int64_t)(end - clock_ns()) : 0);
 	current_queue = before;
