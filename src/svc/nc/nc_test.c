@@ -325,6 +325,13 @@ static void test_bad_specifications(void **state)
 	assert_true(rpc_call(f->cc, &node_service, "GetConsoleOutput", &console, f->arena, &out,
 			     5000, &e) < 0);
 	assert_string_equal(e.code, "InstanceNotFound");
+
+	/* Nor do they change an instance that is there. */
+	fixture_apply(f, 1, "running");
+	fixture_await(f, 1, "running");
+	fixture_apply(f, 1, "dancing");
+	usleep(200000);
+	assert_string_equal(fixture_observe(f, 1)->state, "running");
 }
 
 static void test_many(void **state)

@@ -99,28 +99,34 @@ static int enter_spec(struct nc *nc, const struct shared_instance_spec *s, bool 
 	return r;
 }
 
+/* What was made of one specification of a message. */
+struct taken {
+	bool good;  /* it can be carried out */
+	bool fresh; /* of an instance that was not there */
+};
+
 /* The transaction is over: let the workers have those that are new, or take them out again. */
 static void release_specs(struct nc *nc, const struct shared_instance_spec_list *list,
-			  const bool *fresh, size_t count, bool stored)
+			  const struct taken *taken, size_t count, bool stored)
 {
 	pthread_mutex_lock(&nc->lock);
 	for (size_t i = 0; i < count; i++) {
 		const struct shared_instance_spec *s = &list->items[i];
-		struct nc_instance *inst = nc_find(nc, s->instance_id);
+		struct nc_instance *inst = taken[i].good ? nc_find(nc, s->instance_id) : NULL;
 
 		if (!inst)
 			continue;
-		if (fresh[i])
+		if (taken[i].fresh)
 			inst->busy = false;
-		if (fresh[i] && !stored)
+		if (taken[i].fresh && !stored)
 			nc_remove(nc, inst);
-		else if (stored && str_eq(s->node_id, nc->node_id))
-			adopt_spec(nc, inst, s, fresh[i]);
+		else if (stored)
+			adopt_spec(nc, inst, s, taken[i].fresh);
 	}
 	pthread_mutex_unlock(&nc->lock);
 }
 
-static int apply(struct nc *nc, const struct shared_instance_spec_list *list, bool *fresh,
+static int apply(struct nc *nc, const struct shared_instance_spec_list *list, struct taken *taken,
 		 size_t *ret_done, struct error *e)
 {
 	int r = state_begin(nc->state, e);
@@ -138,7 +144,7 @@ static int apply(struct nc *nc, const struct shared_instance_spec_list *list, bo
 			continue;
 		}
 		r = enter_spec(nc, s, &known, &slot, &skip, e);
-		fresh[i] = r == 0 && !known;
+		taken[i] = (struct taken){.good = r == 0, .fresh = r == 0 && !known};
 		if (r == 0 && !skip)
 			r = store_spec(nc, s, known, slot, e);
 	}
@@ -153,14 +159,14 @@ int node_apply_instances(void *ctx, struct arena *a, const struct tls_identity *
 			 struct shared_apply_instances_response *out, struct error *e)
 {
 	struct nc *nc = ctx;
-	bool *fresh = arena_new_array(a, bool, in->instances.count + 1);
+	struct taken *taken = arena_new_array(a, struct taken, in->instances.count + 1);
 	size_t done = 0;
 	int r;
 
 	/* Full tells that what is missing was forgotten. Nothing is destroyed for being missing:
 	 * Forget releases tombstones. */
-	r = apply(nc, &in->instances, fresh, &done, e);
-	release_specs(nc, &in->instances, fresh, done, r == 0);
+	r = apply(nc, &in->instances, taken, &done, e);
+	release_specs(nc, &in->instances, taken, done, r == 0);
 	if (r < 0)
 		return r;
 	out->epoch = nc->epoch;
