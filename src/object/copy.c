@@ -118,7 +118,7 @@ int store_object_copy(struct store *s, struct arena *a, const struct store_copy 
 	if (r >= 0) {
 		files_release(s, &op.dropped);
 		*ret = op.row.o;
-	} else {
+	} else if (r != DB_UNSURE) {
 		unlink_files(s, &op);
 	}
 	dropped_done(&op.dropped);

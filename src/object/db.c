@@ -189,6 +189,16 @@ static void run_one(struct db_conn *c, struct db_op *op)
 		op->result = r;
 }
 
+static int commit(struct db_conn *c, struct error *e)
+{
+	int r = conn_run(c, "COMMIT", e);
+	int code = sqlite3_extended_errcode(c->handle);
+
+	if (r < 0 && (code == SQLITE_IOERR_FSYNC || code == SQLITE_IOERR_DIR_FSYNC))
+		return DB_UNSURE;
+	return r;
+}
+
 /* One transaction for the whole batch. When it fails as a whole (a full disk may have rolled
  * everything back in the middle), nobody's changes were made. */
 static void run_batch(struct db_conn *c, struct db_op *batch)
@@ -205,14 +215,16 @@ static void run_batch(struct db_conn *c, struct db_op *batch)
 							      : "The transaction was undone.");
 	}
 	if (r >= 0)
-		r = conn_run(c, "COMMIT", &e);
+		r = commit(c, &e);
 	if (r >= 0)
 		return;
 	if (!sqlite3_get_autocommit(c->handle))
 		conn_run(c, "ROLLBACK", NULL);
 	for (struct db_op *op = batch; op; op = op->next)
-		if (op->result >= 0)
-			op->result = error_set(op->e, e.code, "%s", e.message);
+		if (op->result >= 0) {
+			error_set(op->e, e.code, "%s", e.message);
+			op->result = r;
+		}
 }
 
 /* Deleting leaves free pages in the database, which new small objects use again, but no file can:

@@ -2,6 +2,7 @@
 #ifndef MALLEE_OBJECT_DB_PRIV_H
 #define MALLEE_OBJECT_DB_PRIV_H
 
+#include <errno.h>
 #include <sqlite3.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -25,7 +26,9 @@ void db_close(struct db *db);
 /* Runs inside the transaction, perhaps on another caller's thread; may run no other db_ function
  * but those on c. A negative return undoes what this one did. */
 typedef int db_op_fn(struct db_conn *c, void *ctx, struct error *e);
-/* 0 once fn returned 0 and its changes are durable. */
+/* 0 once fn returned 0 and its changes are durable. DB_UNSURE: they are not visible, but the log
+ * holds them and could not be synced; a crash before the next write may bring them back. */
+#define DB_UNSURE (-EIO)
 int db_write(struct db *db, db_op_fn *fn, void *ctx, struct error *e);
 
 int db_read_begin(struct db *db, struct db_conn **ret, struct error *e);

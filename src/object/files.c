@@ -266,16 +266,24 @@ static int compare_numbers(const void *x, const void *y)
 	return (a > b) - (a < b);
 }
 
-/* Every file that metadata names, sorted. */
-static int named_files(struct store *s, struct dropped_list *l, struct error *e)
+struct named {
+	struct dropped_list files; /* that metadata names, sorted */
+	bool fresh;		   /* the database never held a bucket */
+};
+
+static int named_files(struct store *s, struct named *ret, struct error *e)
 {
+	struct dropped_list *l = &ret->files;
 	struct db_conn *c;
 	int r = db_read_begin(s->db, &c, e);
 
 	if (r < 0)
 		return r;
-	sqlite3_stmt *st = db_stmt(c, SQL_ALL_FILES);
+	sqlite3_stmt *st = db_stmt(c, SQL_EVER_USED);
 
+	if (db_step(c, st, e) > 0)
+		ret->fresh = sqlite3_column_int(st, 0) == 0;
+	st = db_stmt(c, SQL_ALL_FILES);
 	while ((r = db_step(c, st, e)) > 0)
 		dropped_add(l, 0, sqlite3_column_int64(st, 0));
 	db_read_end(s->db, c);
@@ -296,7 +304,7 @@ static bool is_named(const struct dropped_list *l, const char *name)
 	return l->count && bsearch(&key, l->items, l->count, sizeof(key), compare_numbers);
 }
 
-static int collect_shard(struct store *s, unsigned shard, const struct dropped_list *named,
+static int collect_shard(struct store *s, unsigned shard, const struct named *named,
 			 struct error *e)
 {
 	char path[PATH_SIZE];
@@ -305,22 +313,28 @@ static int collect_shard(struct store *s, unsigned shard, const struct dropped_l
 
 	if (!d)
 		return error_errno(e, r < 0 ? r : errno, "reading the folder %s", path);
-	for (struct dirent *entry; (entry = readdir(d));) {
-		if (entry->d_name[0] == '.' || is_named(named, entry->d_name))
+	for (struct dirent *entry; r >= 0 && (entry = readdir(d));) {
+		if (entry->d_name[0] == '.' || is_named(&named->files, entry->d_name))
 			continue;
-		unlinkat(dirfd(d), entry->d_name, 0);
+		if (named->fresh) /* data needs a bucket: what is here was another database's */
+			r = error_set(e, "InternalError",
+				      "%s holds objects, and their database %s/walrus.db is new: put "
+				      "the old one back, or move the folder data away.",
+				      path, s->dir);
+		else
+			unlinkat(dirfd(d), entry->d_name, 0);
 	}
 	closedir(d);
-	return 0;
+	return r;
 }
 
 int files_collect(struct store *s, struct error *e)
 {
-	struct dropped_list named = {0};
+	struct named named = {0};
 	int r = named_files(s, &named, e);
 
 	for (unsigned i = 0; i < FILES_SHARDS && r >= 0; i++)
 		r = collect_shard(s, i, &named, e);
-	dropped_done(&named);
+	dropped_done(&named.files);
 	return r;
 }

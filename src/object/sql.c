@@ -79,5 +79,6 @@ const char *const sql_texts[SQL_COUNT] = {
 	"SELECT blob FROM object WHERE kind = 2 UNION ALL SELECT file FROM extent WHERE kind = 2"
 	" UNION ALL SELECT file FROM part WHERE kind = 2",
     [SQL_STATUS] = "SELECT (SELECT count(*) FROM bucket), objects, bytes FROM total",
+    [SQL_EVER_USED] = "SELECT count(*) FROM sqlite_sequence", /* of buckets */
     [SQL_FREE_PAGES] = "PRAGMA freelist_count",
 };

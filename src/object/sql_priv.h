@@ -44,6 +44,7 @@ enum sql {
 	SQL_PART_DELETE_ALL,
 	SQL_ALL_FILES, /* every data file that metadata names */
 	SQL_STATUS,
+	SQL_EVER_USED,
 	SQL_FREE_PAGES,
 	SQL_COUNT,
 };

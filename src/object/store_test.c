@@ -256,6 +256,26 @@ static void test_garbage_collected(void **state)
 	assert_int_equal(fixture_files(f), 1);
 }
 
+/* Without its metadata nothing can be read, but the metadata may come back. */
+static void test_lost_database(void **state)
+{
+	static const char *const ends[] = {"", "-wal", "-shm"};
+	struct fixture *f = *state;
+	struct error e = {0};
+	char path[128];
+
+	assert_ok(&e, pattern_put(f->s, f->a, f->b.id, "k", 100000, 1, always, &e));
+	store_close(TAKE_PTR(f->s));
+	for (size_t i = 0; i < ARRAY_SIZE(ends); i++) {
+		snprintf(path, sizeof(path), "%s/walrus.db%s", f->dir, ends[i]);
+		unlink(path);
+	}
+	for (int i = 0; i < 2; i++) {
+		assert_code(store_open(f->dir, &f->s, &e_), "InternalError");
+		assert_int_equal(fixture_files(f), 1);
+	}
+}
+
 static void test_one_process(void **state)
 {
 	struct fixture *f = *state;
@@ -328,6 +348,7 @@ int main(void)
 	    cmocka_unit_test_setup_teardown(test_delete_many, fixture_up, fixture_down),
 	    cmocka_unit_test_setup_teardown(test_keys, fixture_up, fixture_down),
 	    cmocka_unit_test_setup_teardown(test_garbage_collected, fixture_up, fixture_down),
+	    cmocka_unit_test_setup_teardown(test_lost_database, fixture_up, fixture_down),
 	    cmocka_unit_test_setup_teardown(test_one_process, fixture_up, fixture_down),
 	    cmocka_unit_test_setup_teardown(test_threads, fixture_up, fixture_down),
 	};

@@ -198,6 +198,8 @@ int store_writer_commit_part(struct store_writer *w, struct arena *a, int64_t bu
 		files_release(s, &op.dropped);
 		if (ret)
 			*ret = op.part;
+	} else if (r == DB_UNSURE) {
+		writer_committed(w);
 	}
 	dropped_done(&op.dropped);
 	return r;

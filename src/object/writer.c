@@ -239,6 +239,8 @@ int store_writer_commit(struct store_writer *w, struct arena *a, const struct st
 		files_release(w->s, &op.dropped);
 		if (ret)
 			*ret = op.row.o;
+	} else if (r == DB_UNSURE) {
+		writer_committed(w);
 	}
 	dropped_done(&op.dropped);
 	return r;

@@ -15,7 +15,7 @@ struct writer_blob {
 /* Makes the data durable (BLOB_FILE). */
 int writer_seal(struct store_writer *w, struct arena *a, struct writer_blob *ret, struct error *e);
 int writer_blob_insert(struct db_conn *c, const struct writer_blob *b, struct error *e);
-/* The metadata names the data now: freeing the writer leaves it. */
+/* The metadata names the data now, or may after a crash: freeing the writer leaves it. */
 void writer_committed(struct store_writer *w);
 struct store *writer_store(const struct store_writer *w);
 
