@@ -87,7 +87,7 @@ def test_kill(cloud, client, s3, bucket):
         stop.set()
         for t in threads:
             t.join()
-    assert len(acknowledged) >= 12
+    assert sum(None not in bodies for bodies in acknowledged.values()) >= 12
     there = {o["Key"] for o in s3.list_objects_v2(Bucket=bucket).get("Contents", [])}
     for key, bodies in acknowledged.items():
         if key not in there:
