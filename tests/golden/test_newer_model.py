@@ -11,6 +11,8 @@ import sys
 import pytest
 import tool as golden
 
+import generate  # noqa: E402  (tool.py put the generator's folder on the path)
+
 HERE = os.path.dirname(os.path.abspath(__file__))
 
 
@@ -54,3 +56,20 @@ def test_golden_against_newer(newer, build):
                os.path.join(HERE, "test_requests.py"), os.path.join(HERE, "test_replies.py"),
                PYTHONPATH=str(newer), MALLEE_BUILD=build)
     assert done.returncode == 0, done.stdout[-6000:]
+
+
+def served_members(service, model):
+    """(structure, member) of all that an input takes, by the overlay over this model."""
+    api = generate.load_api(service, model, os.path.join(golden.ROOT, "api", "overlay", service + ".json"),
+                            os.path.join(golden.ROOT, "api", "actions.json"))
+    return {(shape.name, m.name) for shape in api.reached() if shape.on_input for m in shape.members if m.served}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("service", ["ec2", "s3", "sts", "iam"])
+def test_nothing_new_is_taken(newer, service, monkeypatch):
+    """A structure served as "*" takes what a newer model adds to it, which no handler looks at."""
+    monkeypatch.delenv("MALLEE_MODELS", raising=False)
+    known = served_members(service, generate.model_path(service))
+    monkeypatch.setenv("MALLEE_MODELS", str(newer / "botocore" / "data"))
+    assert served_members(service, generate.model_path(service)) - known == set()
