@@ -88,6 +88,7 @@ static void check_services(struct doctor *d)
 
 static void check_hypervisor(struct doctor *d)
 {
+	enum hyper_accel accel;
 	char why[256];
 	int domains;
 
@@ -95,8 +96,8 @@ static void check_hypervisor(struct doctor *d)
 		good("hypervisor: fake, no guest really runs");
 		return;
 	}
-	hyper_probe(why, sizeof(why));
-	good("guests run on %s", why);
+	accel = hyper_probe(why, sizeof(why));
+	good("guests run on %s: %s", hyper_accel_name(accel), why);
 	if (!virtd_answers()) {
 		bad(d, virtd_by_systemd() ? "systemctl start libvirtd" : "mallee up",
 		    "libvirtd does not answer at /run/libvirt/libvirt-sock");

@@ -155,7 +155,7 @@ static int wait_node(struct client *c, const char **ret_text, struct arena *a, s
 			if (!str_eq(n->state, "ready"))
 				continue;
 			*ret_text = arena_printf(
-			    a, "%s: %s (%s)", n->node_id, n->hypervisor ? n->hypervisor : "?",
+			    a, "%s: %s (%s)", n->node_id, n->accelerator ? n->accelerator : "?",
 			    n->accelerator_reason ? n->accelerator_reason : "no reason given");
 			return 0;
 		}

@@ -92,9 +92,12 @@ struct hyper_ops {
 extern const struct hyper_ops hyper_kvm_ops;  /* libvirt, QEMU with KVM or TCG */
 extern const struct hyper_ops hyper_fake_ops; /* nothing runs: tests and scale */
 
+/* "kvm", "tcg" or "none" */
+const char *hyper_accel_name(enum hyper_accel accel);
+
 /* The probe: runs some millions of guest instructions on /dev/kvm and times them. *why is one line
- * of text for the operator, e.g. "kvm: 8.0 M instructions in 11 ms" or "tcg: /dev/kvm runs 0.3 M
- * instructions/s, below 50 M/s". Takes at most about 2 s. */
+ * of text for the operator, to be put behind the accelerator's name, e.g. "8.0 M instructions in 11
+ * ms" or "/dev/kvm runs 0.3 M instructions/s, below 50 M/s". Takes at most about 2 s. */
 enum hyper_accel hyper_probe(char *why, size_t size);
 
 #endif

@@ -19,6 +19,14 @@
 #include "hyper/probe_priv.h"
 #include "os/file.h"
 
+const char *hyper_accel_name(enum hyper_accel accel)
+{
+	static const char *const names[] = {
+	    [HYPER_ACCEL_TCG] = "tcg", [HYPER_ACCEL_KVM] = "kvm", [HYPER_ACCEL_NONE] = "none"};
+
+	return names[accel];
+}
+
 static const char *const stage_text[] = {
     [PROBE_REAL_MODE] = "real-mode code, as firmware runs",
     [PROBE_PRIVILEGED] = "privileged code, as a kernel runs at its start",
@@ -33,7 +41,7 @@ static int64_t per_second(int64_t instructions, int64_t us)
 static enum hyper_accel say_slow(const char *what, int64_t rate, int64_t min, char *why,
 				 size_t size)
 {
-	snprintf(why, size, "tcg: /dev/kvm runs %s at %.2f M instructions/s, below %.0f M/s", what,
+	snprintf(why, size, "/dev/kvm runs %s at %.2f M instructions/s, below %.0f M/s", what,
 		 (double)rate / 1e6, (double)min / 1e6);
 	return HYPER_ACCEL_TCG;
 }
@@ -48,12 +56,12 @@ static enum hyper_accel judge_times(const struct probe_result *r, char *why, siz
 	if (loop < PROBE_MIN_LOOP_PER_S)
 		return say_slow(stage_text[PROBE_LOOP], loop, PROBE_MIN_LOOP_PER_S, why, size);
 	if (r->privileged_us > PROBE_MAX_PRIVILEGED_US) {
-		snprintf(why, size, "tcg: /dev/kvm needs %" PRId64 " ms for %d rounds of %s",
+		snprintf(why, size, "/dev/kvm needs %" PRId64 " ms for %d rounds of %s",
 			 r->privileged_us / 1000, PROBE_PRIVILEGED_ROUNDS,
 			 stage_text[PROBE_PRIVILEGED]);
 		return HYPER_ACCEL_TCG;
 	}
-	snprintf(why, size, "kvm: %.1f M instructions in %.1f ms", PROBE_LOOP_INSTRUCTIONS / 1e6,
+	snprintf(why, size, "%.1f M instructions in %.1f ms", PROBE_LOOP_INSTRUCTIONS / 1e6,
 		 (double)r->loop_us / 1e3);
 	return HYPER_ACCEL_KVM;
 }
@@ -64,21 +72,21 @@ enum hyper_accel probe_decide(const struct probe_result *r, char *why, size_t si
 	case PROBE_DONE:
 		return judge_times(r, why, size);
 	case PROBE_NO_DEVICE:
-		snprintf(why, size, "tcg: /dev/kvm: %s", strerror(r->err));
+		snprintf(why, size, "/dev/kvm: %s", strerror(r->err));
 		break;
 	case PROBE_NO_VM:
-		snprintf(why, size, "tcg: /dev/kvm makes no machine: %s",
+		snprintf(why, size, "/dev/kvm makes no machine: %s",
 			 r->timed_out ? "no answer" : strerror(r->err));
 		break;
 	default:
 		if (r->timed_out)
-			snprintf(why, size, "tcg: /dev/kvm did not get through %s within %d ms",
+			snprintf(why, size, "/dev/kvm did not get through %s within %d ms",
 				 stage_text[r->stage], PROBE_TIMEOUT_MS);
 		else if (r->err != 0)
-			snprintf(why, size, "tcg: /dev/kvm fails at %s: %s", stage_text[r->stage],
+			snprintf(why, size, "/dev/kvm fails at %s: %s", stage_text[r->stage],
 				 strerror(r->err));
 		else
-			snprintf(why, size, "tcg: /dev/kvm stops at %s (KVM exit %d)",
+			snprintf(why, size, "/dev/kvm stops at %s (KVM exit %d)",
 				 stage_text[r->stage], r->exit_reason);
 		break;
 	}
@@ -119,7 +127,7 @@ enum hyper_accel hyper_probe(char *why, size_t size)
 	pid_t pid;
 
 	if (pipe2(fds, O_CLOEXEC) < 0 || (pid = fork()) < 0) {
-		snprintf(why, size, "tcg: cannot start the probe: %s", strerror(errno));
+		snprintf(why, size, "cannot start the probe: %s", strerror(errno));
 		return HYPER_ACCEL_TCG;
 	}
 	if (pid == 0) {

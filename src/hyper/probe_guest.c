@@ -21,7 +21,7 @@
 #ifdef __x86_64__
 #include <linux/kvm.h>
 
-#define CPUID_ENTRIES 128
+#define CPUID_ENTRIES 256 /* as many as KVM knows; with too few it answers E2BIG */
 
 /* Guest memory, by address */
 enum {

@@ -31,11 +31,11 @@ static void test_decisions(void **state)
 	    /* a processor that runs everything */
 	    {{.stage = PROBE_DONE, .real_mode_us = 80, .privileged_us = 900, .loop_us = 2900},
 	     HYPER_ACCEL_KVM,
-	     "kvm: 8.0 M instructions in 2.9 ms"},
+	     "8.0 M instructions in 2.9 ms"},
 	    /* real mode emulated, as before 2010, the rest at speed */
 	    {{.stage = PROBE_DONE, .real_mode_us = 60000, .privileged_us = 900, .loop_us = 2900},
 	     HYPER_ACCEL_KVM,
-	     "kvm:"},
+	     "8.0 M"},
 	    /* an emulator for all of it */
 	    {{.stage = PROBE_DONE,
 	      .real_mode_us = 133000,
@@ -58,7 +58,8 @@ static void test_decisions(void **state)
 		char why[200];
 
 		assert_int_equal(probe_decide(&rows[i].result, why, sizeof(why)), rows[i].want);
-		if (!strstr(why, rows[i].words))
+		if (!strstr(why, rows[i].words) || !strncmp(why, "tcg:", 4) ||
+		    !strncmp(why, "kvm:", 4))
 			fail_msg("row %zu says \"%s\" without \"%s\"", i, why, rows[i].words);
 	}
 }
@@ -71,7 +72,9 @@ static void test_probe_is_bounded(void **state)
 	enum hyper_accel accel = hyper_probe(why, sizeof(why));
 
 	assert_true(accel == HYPER_ACCEL_KVM || accel == HYPER_ACCEL_TCG);
-	assert_memory_equal(why, accel == HYPER_ACCEL_KVM ? "kvm:" : "tcg:", 4);
+	/* The reason stands behind the accelerator's name and does not repeat it. */
+	assert_true(*why && strncmp(why, "kvm:", 4) != 0 && strncmp(why, "tcg:", 4) != 0);
+	assert_string_equal(hyper_accel_name(accel), accel == HYPER_ACCEL_KVM ? "kvm" : "tcg");
 	assert_true(clock_mono_ms() - start < PROBE_TIMEOUT_MS + 2000);
 	print_message("%s\n", why);
 }

@@ -113,8 +113,6 @@ static const char *state_text(struct nc *nc, const struct usage *u, struct arena
 
 void nc_node_status(struct nc *nc, struct arena *a, struct shared_node_status *out)
 {
-	static const char *const accel[] = {
-	    [HYPER_ACCEL_TCG] = "tcg", [HYPER_ACCEL_KVM] = "kvm", [HYPER_ACCEL_NONE] = "none"};
 	struct hyper_host host;
 	struct usage u = {0};
 
@@ -132,7 +130,7 @@ void nc_node_status(struct nc *nc, struct arena *a, struct shared_node_status *o
 	    .hypervisor = nc->ops->host			 ? nc->ops->name
 			  : nc->accel == HYPER_ACCEL_KVM ? "kvm"
 							 : "qemu",
-	    .accelerator = accel[nc->accel],
+	    .accelerator = hyper_accel_name(nc->accel),
 	    .accelerator_reason = nc->accel_why,
 	    .vcpus = WIRE_INT_OF(
 		host.vcpus *

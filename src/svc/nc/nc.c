@@ -101,14 +101,15 @@ static void choose_hypervisor(struct nc *nc)
 	if (str_eq(want, "fake")) {
 		nc->ops = &hyper_fake_ops;
 		nc->accel = HYPER_ACCEL_NONE;
-		strcpy(nc->accel_why, "none: the fake hypervisor runs nothing");
+		strcpy(nc->accel_why, "the fake hypervisor runs nothing");
 	} else if (str_eq(want, "kvm") || str_eq(want, "tcg")) {
 		nc->accel = str_eq(want, "kvm") ? HYPER_ACCEL_KVM : HYPER_ACCEL_TCG;
-		snprintf(nc->accel_why, sizeof(nc->accel_why), "%s: chosen by the setting", want);
+		strcpy(nc->accel_why, "chosen by the setting");
 	} else {
 		nc->accel = hyper_probe(nc->accel_why, sizeof(nc->accel_why));
 	}
-	log_info("hypervisor", "driver=%s why=%s", nc->ops->name, log_quote(nc->accel_why));
+	log_info("hypervisor", "driver=%s accelerator=%s reason=%s", nc->ops->name,
+		 hyper_accel_name(nc->accel), log_quote(nc->accel_why));
 }
 
 /* Folders that each guest's QEMU passes through on the way to its disk. */
