@@ -87,16 +87,22 @@ static bool guests_on(struct nc *nc)
 	return on;
 }
 
+static void add_starting(struct nc *nc, struct nc_instance *inst, void *ctx)
+{
+	*(bool *)ctx |= inst->starting;
+}
+
 static const char *state_text(struct nc *nc, const struct usage *u, struct arena *a,
 			      const char **ret_reason)
 {
 	const char *state = "ready", *reason = NULL;
-	bool held, on;
+	bool held, on = false;
 
 	pthread_mutex_lock(&nc->lock);
 	held = nc->held;
+	nc_each(nc, add_starting, &on);
 	pthread_mutex_unlock(&nc->lock);
-	on = held && guests_on(nc);
+	on = on || (held && guests_on(nc));
 	pthread_mutex_lock(&nc->lock);
 	if (nc->held) {
 		state = on ? "draining" : "drained";

@@ -62,6 +62,7 @@ struct nc_instance {
 	int64_t revision; /* of the last change of what is shown */
 
 	bool busy, queued, again, forgotten;
+	bool starting; /* its guest is about to be: the hypervisor need not name it yet */
 	int64_t due_mono_ms; /* look at it then; 0: only when something happens */
 	unsigned int attempts;
 	int64_t failing_since_mono_ms;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The node controller on the fake hypervisor. */
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -232,6 +233,42 @@ static void test_drain_and_resume(void **state)
 	assert_string_equal(node_state(f), "ready");
 }
 
+static atomic_int slow_starts;
+
+static int slow_start(struct hyper *h, const struct hyper_machine *m, struct error *e)
+{
+	slow_starts++;
+	usleep(500000);
+	return hyper_fake_ops.start(h, m, e);
+}
+
+/* A node whose worker is just starting a guest is not drained yet. */
+static void test_drain_meets_a_start(void **state)
+{
+	struct fixture *f = *state;
+	static struct hyper_ops slow;
+	struct shared_node_status *s;
+
+	slow = hyper_fake_ops;
+	slow.start = slow_start;
+	slow_starts = 0;
+	f->nc->ops = &slow;
+	fixture_apply(f, 1, "running");
+	while (!slow_starts)
+		usleep(10000);
+	fixture_hold(f, true, 5);
+	s = fixture_call(f, "DescribeNode", NULL);
+	assert_string_equal(s->state, "draining");
+	while (!str_eq(s->state, "drained")) {
+		usleep(50000);
+		s = fixture_call(f, "DescribeNode", NULL);
+	}
+	usleep(600000);
+	s = fixture_call(f, "DescribeNode", NULL);
+	assert_string_equal(s->state, "drained");
+	assert_int_equal(slow_starts, 1);
+}
+
 static void test_reboot_once(void **state)
 {
 	struct fixture *f = *state;
@@ -369,6 +406,7 @@ int main(void)
 	    T(test_restart_adopts),
 	    T(test_host_boot_starts_again),
 	    T(test_drain_and_resume),
+	    T(test_drain_meets_a_start),
 	    T(test_reboot_once),
 	    T(test_long_poll),
 	    T(test_capacity),

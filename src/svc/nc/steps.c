@@ -221,7 +221,7 @@ static int start_machine(struct nc_job *j)
 	return nc->ops->start(nc->hyper, &m, &j->err);
 }
 
-static enum nc_step do_start(struct nc_job *j)
+static enum nc_step start_guest(struct nc_job *j)
 {
 	bool again = j->rec.boot_id[0] && j->rec.state != NC_PENDING;
 	struct hyper_status st;
@@ -249,6 +249,30 @@ static enum nc_step do_start(struct nc_job *j)
 	if (r < 0)
 		return hyper_failed(r);
 	return st.state == HYPER_RUNNING ? NC_STEP_AGAIN : wait_for(j, SOON_MS);
+}
+
+/* Who drains the node asks the hypervisor what is on: a guest that is about to be counts, too. */
+static bool note_starting(struct nc_job *j, bool starting)
+{
+	struct nc *nc = j->nc;
+	bool held;
+
+	pthread_mutex_lock(&nc->lock);
+	held = nc->held;
+	j->inst->starting = starting && !held;
+	pthread_mutex_unlock(&nc->lock);
+	return held;
+}
+
+static enum nc_step do_start(struct nc_job *j)
+{
+	enum nc_step step;
+
+	if (note_starting(j, true))
+		return NC_STEP_AGAIN; /* drained since the facts were gathered */
+	step = start_guest(j);
+	note_starting(j, false);
+	return step;
 }
 
 static enum nc_step do_adopt(struct nc_job *j)
