@@ -19,6 +19,8 @@
 
 #define STOP_TIMEOUT_S 10 /* guests whose disks go anyway */
 
+#define NOT_SET_UP "NotSetUp" /* an error's code */
+
 /* What clean-state forgets; settings, certificates and logs stay. */
 static const char *const data_folders[] = {"clc", "cc", "walrus", "nc", "keys"};
 
@@ -28,8 +30,8 @@ static int need_state(const struct settings *s, struct error *e)
 
 	if (access(conf, F_OK) == 0)
 		return 0;
-	error_set(e, "NotSetUp", "There is no cloud in %s.", settings_get(s, SETTING_STATE));
-	return -ENOENT;
+	return error_set(e, NOT_SET_UP, "There is no cloud in %s.",
+			 settings_get(s, SETTING_STATE));
 }
 
 static int need_root(const struct settings *s, const char *command, struct error *e)
@@ -178,7 +180,7 @@ static int run(int argc, char **argv,
 	if (load_settings(&s))
 		return 1;
 	r = fn(s, yes, &e);
-	if (r == -ENOENT) {
+	if (r < 0 && str_eq(e.code, NOT_SET_UP)) {
 		printf("%s Nothing to do.\n", e.message);
 		return 0;
 	}
