@@ -8,6 +8,7 @@
 
 #include "base/macros.h"
 #include "base/text.h"
+#include "block/core/front.h"
 #include "block/core/stack_priv.h"
 #include "block/core/stats_priv.h"
 
@@ -402,8 +403,12 @@ int blk_stack_close(struct blk_stack *s, struct error *e)
 
 /* ---- counters ---- */
 
-static void emit_layers(struct blk_stack *s, struct blk_stats_sink *sink)
+static void emit_all(struct blk_stack *s, struct blk_front *const *fronts, unsigned front_count, struct blk_stats_sink *sink)
 {
+	for (unsigned i = 0; i < front_count; i++) {
+		if (fronts[i]->ops->stats)
+			fronts[i]->ops->stats(fronts[i], sink);
+	}
 	for (unsigned i = s->layers; i--;) {
 		if (s->layer[i]->ops->stats)
 			s->layer[i]->ops->stats(s->layer[i], sink);
@@ -428,7 +433,7 @@ static unsigned gather_points(struct blk_stack *s, struct io_point points[2])
 	return count;
 }
 
-void blk_stack_stats_json(struct blk_stack *s, struct buf *out)
+void blk_stack_stats_json(struct blk_stack *s, struct blk_front *const *fronts, unsigned front_count, struct buf *out)
 {
 	struct blk_stats_sink sink = { .out = out, .json = true };
 	struct io_point points[2];
@@ -441,16 +446,17 @@ void blk_stack_stats_json(struct blk_stack *s, struct buf *out)
 		buf_putc(out, ',');
 	}
 	buf_puts(out, "\"layers\":{");
-	emit_layers(s, &sink);
+	emit_all(s, fronts, front_count, &sink);
 	buf_puts(out, sink.layer ? "}}}" : "}}");
 }
 
-void blk_stack_stats_prometheus(struct blk_stack *s, const char *labels, struct buf *out)
+void blk_stack_stats_prometheus(struct blk_stack *s, struct blk_front *const *fronts, unsigned front_count, const char *labels,
+				struct buf *out)
 {
 	struct blk_stats_sink sink = { .out = out, .labels = labels };
 	struct io_point points[2];
 	unsigned count = gather_points(s, points);
 
 	io_points_prometheus(points, count, labels, out);
-	emit_layers(s, &sink);
+	emit_all(s, fronts, front_count, &sink);
 }

@@ -51,7 +51,10 @@ void blk_stack_unlisten(struct blk_stack *s, struct blk_listener *l);
 /* `LAYER VERB key=value,…` as the control socket gives it. Not on a queue's thread. */
 int blk_stack_command(struct blk_stack *s, const char *layer, const char *verb, const char *args, struct buf *ret_json, struct error *e);
 
-void blk_stack_stats_json(struct blk_stack *s, struct buf *out);
-void blk_stack_stats_prometheus(struct blk_stack *s, const char *labels, struct buf *out); /* labels: `volume="vol-1"` or "" */
+/* Counters of a stack and of the front ends on it. Any thread, while they are open. labels: `volume="vol-1"` or "". */
+struct blk_front;
+void blk_stack_stats_json(struct blk_stack *s, struct blk_front *const *fronts, unsigned front_count, struct buf *out);
+void blk_stack_stats_prometheus(struct blk_stack *s, struct blk_front *const *fronts, unsigned front_count, const char *labels,
+				struct buf *out);
 
 #endif

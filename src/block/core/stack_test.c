@@ -209,11 +209,11 @@ static void test_stats(void **state)
 	all_ended = false;
 	blk_stack_submit(s, &r);
 	assert_int_equal(blk_queue_run_until(blk_stack_queue(s, 0), &all_ended, 5000), 0);
-	blk_stack_stats_json(s, &out);
+	blk_stack_stats_json(s, NULL, 0, &out);
 	assert_non_null(strstr(out.data, "\"guest\":{"));
 	assert_non_null(strstr(out.data, "\"write_zeroes\":{\"ops\":1,\"bytes\":4096,\"errors\":0"));
 	buf_reset(&out);
-	blk_stack_stats_prometheus(s, "volume=\"v\"", &out);
+	blk_stack_stats_prometheus(s, NULL, 0, "volume=\"v\"", &out);
 	assert_non_null(strstr(out.data, "mallee_block_ops_total{volume=\"v\",point=\"disk\",op=\"write_zeroes\"} 1\n"));
 	assert_non_null(strstr(out.data, "mallee_block_outstanding{volume=\"v\",point=\"guest\"} 0\n"));
 	buf_done(&out);

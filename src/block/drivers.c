@@ -1,0 +1,16 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "block/drivers.h"
+
+#include <stddef.h>
+
+#include "block/back/back.h"
+#include "block/filter/filter.h"
+#include "block/front/fronts.h"
+
+const struct blk_layer_ops *const blk_drivers[] = {
+	NULL,
+};
+
+const struct blk_front_ops *const blk_fronts[] = {
+	NULL,
+};
