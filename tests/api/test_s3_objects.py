@@ -184,6 +184,14 @@ def test_checksums(cloud, bucket, name):
     assert header not in headers
 
 
+@pytest.mark.parametrize("size", [(5 << 30) + 1, 6 << 30])
+def test_too_large(cloud, bucket, size):
+    """Told before a byte of it is sent."""
+    status, _, body = Signer(cloud).request("PUT", path_of(bucket, "large"), payload_hash="UNSIGNED-PAYLOAD",
+                                            headers={"content-length": str(size), "expect": "100-continue"})
+    assert status == 400 and b"<Code>EntityTooLarge</Code>" in body
+
+
 def test_unknown_checksum(cloud, bucket):
     """A guard that we cannot check is refused, not ignored."""
     status, _, body = Signer(cloud).request("PUT", path_of(bucket, "sum"), headers={"x-amz-checksum-xxhash64": "AAAAAAAAAAA="}, body=b"1")

@@ -302,6 +302,17 @@ static void on_body(void *ctx, struct http_request *r, const void *data, size_t 
 	reply_error(q);
 }
 
+/* Before begin, when the length is told and no PUT can have it; else in the middle of the body. */
+static void on_too_long(void *ctx, struct http_request *r)
+{
+	struct request q = {.call = {.w = ctx, .http = r, .a = http_arena(r)}};
+
+	error_set(&q.error, "EntityTooLarge",
+		  "One upload can have %llu bytes; send more as a multipart upload.",
+		  (unsigned long long)STORE_PUT_MAX);
+	reply_error(&q);
+}
+
 /* --- end --- */
 
 static int finish_body(struct request *q)
@@ -385,6 +396,7 @@ static void on_done(void *ctx, struct http_request *r, bool aborted)
 const struct http_handler walrus_http_handler = {
     .begin = on_begin,
     .body = on_body,
+    .too_long = on_too_long,
     .end = on_end,
     .done = on_done,
 };
