@@ -158,13 +158,41 @@ static bool is_qcow2(const char *file)
 	       !memcmp(magic, "QFI\xfb", sizeof(magic));
 }
 
-/* A qcow2 image as raw, in the cache folder; its format is given, never guessed, so that no image
- * can name other files. */
+/*
+ * A qcow2 image may name a backing file, or a file that holds its data, and qemu-img would read
+ * these: an image from elsewhere could bring any file of this host into a guest. The header (of
+ * QEMU's docs/interop/qcow2.txt, numbers big-endian): version at 4, offset of the backing file's
+ * name at 8, and since version 3 the features that a reader must know at 72, where 4 is the data
+ * file.
+ */
+static int check_alone(const char *file, struct error *e)
+{
+	_cleanup_(fd_closep) int fd = open(file, O_RDONLY | O_CLOEXEC);
+	unsigned char h[80] = {0};
+	uint64_t backing = 0;
+	ssize_t n = fd < 0 ? -1 : pread(fd, h, sizeof(h), 0);
+
+	if (n < 0)
+		return error_errno(e, errno, "Cannot read %s", file);
+	for (int i = 8; i < 16; i++)
+		backing = backing << 8 | h[i];
+	if (n == (ssize_t)sizeof(h) && !backing && (h[7] < 3 || !(h[79] & 4)))
+		return 0;
+	return error_set(e, "InvalidImage",
+			 "%s is cut off, or names another file that holds its data: give it as one file "
+			 "(qemu-img convert -O qcow2), if you trust where it is from",
+			 file);
+}
+
+/* A qcow2 image as raw, in the cache folder; its format is given, never guessed. */
 static int convert(const char *file, char **ret_raw, struct error *e)
 {
 	_cleanup_(freep) char *dir = cache_dir(), *raw = NULL;
-	int r = dir_make(dir, 0755);
+	int r = check_alone(file, e);
 
+	if (r < 0)
+		return r;
+	r = dir_make(dir, 0755);
 	if (r < 0)
 		return error_errno(e, r, "Cannot make %s", dir);
 	if (asprintf(&raw, "%s/import-%d.raw", dir, (int)getpid()) < 0)

@@ -139,6 +139,16 @@ def test_image_import_refuses(cloud, tmp_path):
     assert "tiny" in fails(cloud, "image", "build", "huge")
 
 
+def test_image_import_takes_nothing_but_its_file(cloud, tmp_path):
+    """qcow2 files can name others, of which an image from elsewhere would get the host's bytes."""
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"not for guests\n" + bytes((1 << 20) - 15))
+    for name, options in (("backing", ("-b", str(secret), "-F", "raw")), ("data", ("-o", f"data_file={tmp_path}/data"))):
+        file = tmp_path / f"{name}.qcow2"
+        subprocess.run(["qemu-img", "create", "-f", "qcow2", *options, str(file), "1M"], check=True, capture_output=True)
+        assert "another file" in fails(cloud, "image", "import", str(file), "--name", name)
+
+
 # ---- up and down ----
 
 def test_up_again_changes_nothing(cloud):
