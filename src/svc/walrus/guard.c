@@ -82,9 +82,9 @@ int guard_read_headers(struct guard *g, struct arena *a, const struct http_reque
 	for (int s = 0; s < SUM_COUNT && rc >= 0; s++) {
 		const char *value = http_header(r, sum_descs[s].header);
 
-		/* A completion's checksum is of the whole object, and has "-PARTS" when it is one
-		 * of checksums. */
-		if (value && !strchr(value, '-'))
+		if (value && strchr(value, '-'))
+			g->composite = sum_descs[s].header;
+		else if (value)
 			rc = take_sum(g, a, s, value, e);
 	}
 	if (rc >= 0 && trailer && chunked)
@@ -149,6 +149,9 @@ int guard_check(const struct guard *g, struct arena *a, const struct guard_body 
 		return error_set(e, "IncompleteBody",
 				 "The body has %llu bytes where %llu were announced.",
 				 (unsigned long long)b->received, (unsigned long long)g->length);
+	if (g->composite && !b->object_sums)
+		return error_set(e, "InvalidRequest", "Value for %s header is invalid.",
+				 g->composite);
 	if (g->sha256) {
 		hex_encode(out, digest_of(b, DIGEST_SHA256, out), hex);
 		if (!str_eq(hex, g->sha256))

@@ -16,6 +16,7 @@ struct guard {
 	bool chunks_signed;
 	struct sums sums;	   /* told */
 	bool announced[SUM_COUNT]; /* by x-amz-trailer: must come behind the body */
+	const char *composite;	   /* the header whose value has "-PARTS": a completion's; NULL */
 };
 
 int guard_read_headers(struct guard *g, struct arena *a, const struct http_request *r,
