@@ -144,6 +144,29 @@ def test_full_object_crc(cloud, s3, bucket):
     assert status == 200 and f"<ChecksumCRC32>{whole}</ChecksumCRC32>".encode() in body, body
 
 
+@pytest.mark.parametrize("name", ["CRC32", "CRC64NVME"])
+def test_checksums_are_told(cloud, s3, bucket, name):
+    """Of parts that were sent, of copied ones, and of a copy: clients that check the whole need them."""
+    signer, path, tag = Signer(cloud), path_of(bucket, "told"), f"<Checksum{name}>".encode()
+    s3.put_object(Bucket=bucket, Key="source", Body=b"123456789")
+    source = {"x-amz-copy-source": path_of(bucket, "source")}
+    _, _, body = signer.request("POST", path, "uploads=", headers={
+        "x-amz-checksum-algorithm": name, "x-amz-checksum-type": "FULL_OBJECT"})
+    upload = body.split(b"<UploadId>")[1].split(b"<")[0].decode()
+    _, headers, _ = signer.request("PUT", path, "partNumber=1&uploadId=" + upload, body=b"123456789")
+    told = tag + headers["x-amz-checksum-" + name.lower()].encode()
+    _, _, body = signer.request("PUT", path, "partNumber=2&uploadId=" + upload, headers=source)
+    assert told in body
+    etag = body.split(b"<ETag>")[1].split(b"<")[0].decode()
+    _, _, body = signer.request("GET", path, "uploadId=" + upload)
+    assert body.count(told) == 2 and b"<ChecksumType>FULL_OBJECT</ChecksumType>" in body
+    status, _, _ = signer.request("POST", path, "uploadId=" + upload, body=(
+        f"<CompleteMultipartUpload><Part><PartNumber>2</PartNumber><ETag>{etag}</ETag></Part></CompleteMultipartUpload>").encode())
+    assert status == 200
+    _, _, body = signer.request("PUT", path + "2", headers={"x-amz-copy-source": path})
+    assert told in body and b"<ChecksumType>FULL_OBJECT</ChecksumType>" in body
+
+
 def test_conditional_completion(cloud, s3, bucket):
     signer, path = Signer(cloud), path_of(bucket, "cond")
     upload = begin(s3, bucket, "cond")

@@ -87,6 +87,7 @@ static int copy_from(struct s3_call *call, const struct s3_copy_object_request *
 	    .to = {.bucket = b->id, .key = in->key},
 	};
 	struct store_object o;
+	struct sums sums;
 	bool replace = in->metadata_directive && str_eq(in->metadata_directive, "REPLACE");
 	int r;
 
@@ -107,6 +108,9 @@ static int copy_from(struct s3_call *call, const struct s3_copy_object_request *
 
 	result->e_tag = etag_quote(call->a, o.etag);
 	result->last_modified = WIRE_TIME_OF(o.modified_ms);
+	sums_from_pairs(&copy.to.pairs, &sums);
+	SUMS_TO(&sums, result);
+	result->checksum_type = sums.type;
 	out->copy_object_result = result;
 	return 0;
 }
@@ -203,5 +207,6 @@ int s3_upload_part_copy(struct s3_call *call, const struct s3_upload_part_copy_r
 	out->copy_part_result = arena_new_struct(call->a, struct s3_copy_part_result);
 	out->copy_part_result->e_tag = etag_quote(call->a, part.etag);
 	out->copy_part_result->last_modified = WIRE_TIME_OF(part.modified_ms);
+	SUMS_TO(&call->sums, out->copy_part_result);
 	return 0;
 }

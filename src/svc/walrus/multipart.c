@@ -194,11 +194,8 @@ static struct s3_parts parts_of(struct s3_call *call, const struct store_part *p
 		    .last_modified = WIRE_TIME_OF(parts[i].modified_ms),
 		    .e_tag = etag_quote(call->a, parts[i].etag),
 		    .size = WIRE_INT_OF((int64_t)parts[i].size),
-		    .checksum_crc32 = sums.value[SUM_CRC32],
-		    .checksum_crc32_c = sums.value[SUM_CRC32C],
-		    .checksum_sha1 = sums.value[SUM_SHA1],
-		    .checksum_sha256 = sums.value[SUM_SHA256],
 		};
+		SUMS_TO(&sums, &list.items[i]);
 	}
 	return list;
 }
@@ -239,6 +236,7 @@ int s3_list_parts(struct s3_call *call, const struct s3_list_parts_request *in,
 	    .owner = arena_new_struct(call->a, struct s3_owner),
 	    .storage_class = "STANDARD",
 	    .checksum_algorithm = store_pairs_get(&up.pairs, PAIR_ALGORITHM),
+	    .checksum_type = store_pairs_get(&up.pairs, PAIR_SUM_TYPE),
 	};
 	if (count > 0)
 		out->next_part_number_marker = WIRE_INT_OF(parts[count - 1].number);
