@@ -22,6 +22,7 @@ static struct syncs {
 		off_t size;
 	} items[SYNCS_MAX];
 	bool break_log; /* syncs of the database's log fail */
+	bool no_links;	/* files have as many names as they can have */
 } syncs;
 
 static int note_sync(int fd, long call)
@@ -53,6 +54,15 @@ int fsync(int fd)
 int fdatasync(int fd)
 {
 	return note_sync(fd, SYS_fdatasync);
+}
+
+int link(const char *from, const char *to)
+{
+	if (syncs.no_links) {
+		errno = EMLINK;
+		return -1;
+	}
+	return (int)syscall(SYS_link, from, to);
 }
 
 static const struct store_condition always = {0};
@@ -145,6 +155,29 @@ static void test_copy(void **state)
 	assert_log_synced();
 }
 
+static void test_copy_without_links(void **state)
+{
+	struct fixture *f = *state;
+	_cleanup_(store_reader_freep) struct store_reader *r = NULL, *again = NULL;
+	struct store_object o, made;
+	struct error e = {0};
+
+	assert_ok(&e, pattern_put(f->s, f->a, f->b.id, "k", 100000, 1, always, &e));
+	assert_ok(&e, store_object_open(f->s, f->a, f->b.id, "k", &o, &r, &e));
+	struct store_copy copy = {
+	    .from = r, .object = &o, .to = {.bucket = f->b.id, .key = "copy"}};
+
+	syncs.count = 0;
+	syncs.no_links = true;
+	int rc = store_object_copy(f->s, f->a, &copy, &made, &e);
+
+	syncs.no_links = false;
+	assert_ok(&e, rc);
+	assert_synced(100000);
+	assert_ok(&e, store_object_open(f->s, f->a, f->b.id, "copy", &o, &again, &e));
+	assert_true(pattern_read(again, 0, 100000, 1));
+}
+
 /* Overwrites k while the log cannot be synced, and dies. */
 static void fail_and_die(const char *dir)
 {
@@ -190,6 +223,7 @@ int main(void)
 	    cmocka_unit_test_setup_teardown(test_puts, fixture_up, fixture_down),
 	    cmocka_unit_test_setup_teardown(test_uploads, fixture_up, fixture_down),
 	    cmocka_unit_test_setup_teardown(test_copy, fixture_up, fixture_down),
+	    cmocka_unit_test_setup_teardown(test_copy_without_links, fixture_up, fixture_down),
 	    cmocka_unit_test_setup_teardown(test_failing_log, fixture_up, fixture_down),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -15,6 +15,7 @@
 
 #define NAME_DIGITS 16
 #define PATH_SIZE 4096
+#define COPY_STEP ((size_t)8 << 20)
 
 static int path_of(const struct store *s, int64_t id, char out[static PATH_SIZE])
 {
@@ -93,22 +94,6 @@ int files_open(struct store *s, int64_t id)
 	return fd < 0 ? -errno : fd;
 }
 
-int files_link(struct store *s, int64_t from, int64_t *ret_id, struct error *e)
-{
-	char old_path[PATH_SIZE], new_path[PATH_SIZE];
-	int64_t id = files_new_number();
-	int r = path_of(s, from, old_path);
-
-	if (r >= 0)
-		r = path_of(s, id, new_path);
-	if (r < 0)
-		return error_errno(e, r, "linking a data file");
-	if (link(old_path, new_path) < 0)
-		return error_errno(e, errno, "linking the data file %s", old_path);
-	*ret_id = id;
-	return 0;
-}
-
 int files_sync_shard(struct store *s, unsigned shard, struct error *e)
 {
 	char path[PATH_SIZE];
@@ -136,6 +121,55 @@ void files_unlink(struct store *s, int64_t id)
 
 	if (path_of(s, id, path) >= 0)
 		unlink(path); /* one that stays is garbage, collected at the next start */
+}
+
+/* The file system takes no more names of that file (ext4: 65,000): another file, of its bytes. */
+static int copy_bytes(struct store *s, int64_t from, int64_t *ret_id, struct error *e)
+{
+	_cleanup_(fd_closep) int in = files_open(s, from), out = -1;
+	int64_t id;
+	ssize_t n;
+	int r;
+
+	if (in < 0)
+		return error_errno(e, in, "opening a data file");
+	r = files_create(s, &id, &out, e);
+	if (r < 0)
+		return r;
+	do
+		n = copy_file_range(in, NULL, out, NULL, COPY_STEP, 0);
+	while (n > 0 || (n < 0 && errno == EINTR));
+	if (n < 0 && (errno == ENOSPC || errno == EDQUOT))
+		r = error_set(e, "InsufficientStorage",
+			      "The disk that holds the object store is full.");
+	else if (n < 0)
+		r = error_errno(e, errno, "copying a data file");
+	else
+		r = files_sync(s, id, out, e);
+	if (r < 0)
+		files_unlink(s, id);
+	else
+		*ret_id = id;
+	return r;
+}
+
+int files_link(struct store *s, int64_t from, int64_t *ret_id, struct error *e)
+{
+	char old_path[PATH_SIZE], new_path[PATH_SIZE];
+	int64_t id = files_new_number();
+	int r = path_of(s, from, old_path);
+
+	if (r >= 0)
+		r = path_of(s, id, new_path);
+	if (r < 0)
+		return error_errno(e, r, "linking a data file");
+	if (link(old_path, new_path) < 0) {
+		if (errno == EMLINK)
+			return copy_bytes(s, from, ret_id, e);
+		return error_errno(e, errno, "linking the data file %s", old_path);
+	}
+	*ret_id = id;
+	return 0;
 }
 
 int files_check_space(struct store *s, uint64_t size, struct error *e)
