@@ -69,9 +69,9 @@ static bool is_ours(pid_t pid, const char *conf)
 	return false;
 }
 
-pid_t dhcp_pid(const char *dir)
+/* What the pid file says, whoever that is now; 0: nothing. */
+static pid_t noted_pid(const char *dir)
 {
-	_cleanup_(freep) char *conf = path_in(dir, "dnsmasq.conf");
 	_cleanup_(freep) char *pidfile = path_in(dir, "pid");
 	_cleanup_(freep) char *text = NULL;
 	int64_t pid;
@@ -80,9 +80,38 @@ pid_t dhcp_pid(const char *dir)
 	if (file_read(pidfile, 64, &text, &len) < 0)
 		return 0;
 	text[strcspn(text, "\n")] = '\0';
-	if (parse_i64(text, 2, INT32_MAX, &pid) < 0 || !is_ours(pid, conf))
-		return 0;
-	return pid;
+	return parse_i64(text, 2, INT32_MAX, &pid) < 0 ? 0 : (pid_t)pid;
+}
+
+pid_t dhcp_pid(const char *dir)
+{
+	_cleanup_(freep) char *conf = path_in(dir, "dnsmasq.conf");
+	pid_t pid = noted_pid(dir);
+
+	return pid && is_ours(pid, conf) ? pid : 0;
+}
+
+/* One that was killed a moment ago has lost its command line, and has its sockets still. */
+static void await_last(const char *dir)
+{
+	_cleanup_(fd_closep) int fd = -1;
+	_cleanup_(freep) char *cmdline = NULL, *comm = NULL;
+	pid_t pid = noted_pid(dir);
+	struct pollfd p;
+	char path[64];
+	size_t len;
+
+	fd = pid ? pidfd_open(pid, 0) : -1;
+	if (fd < 0)
+		return;
+	snprintf(path, sizeof(path), "/proc/%d/cmdline", (int)pid);
+	if (file_read(path, 64 * 1024, &cmdline, &len) < 0 || len)
+		return;
+	snprintf(path, sizeof(path), "/proc/%d/comm", (int)pid);
+	if (file_read(path, 64, &comm, &len) < 0 || !str_eq(comm, "dnsmasq\n"))
+		return;
+	p = (struct pollfd){.fd = fd, .events = POLLIN};
+	poll(&p, 1, STOP_MS);
 }
 
 /* A process descriptor becomes readable when the process ends, reaped or not; and unlike a pid it
@@ -93,8 +122,10 @@ int dhcp_stop(const char *dir, struct error *e)
 	pid_t pid = dhcp_pid(dir);
 	struct pollfd p;
 
-	if (!pid)
+	if (!pid) {
+		await_last(dir);
 		return 0;
+	}
 	fd = pidfd_open(pid, 0);
 	if (fd < 0)
 		return errno == ESRCH
