@@ -366,6 +366,20 @@ static int net_init(struct net *n, const struct net_config *c, struct error *e)
 	return ensure_all(n, &changed, e);
 }
 
+/* A route that came later (a VPN's) is no reason to leave the guests of a network that stands. */
+static bool stands(const struct net_config *c)
+{
+	_cleanup_(nl_closep) struct nl *nl = NULL;
+	char name[IFNAMSIZ], alias[NL_ALIAS_MAX];
+	struct nl_link l;
+
+	if (!cloud_id_valid(c->cloud_id))
+		return false;
+	bridge_name(c->cloud_id, name);
+	snprintf(alias, sizeof(alias), "mallee %s", c->cloud_id);
+	return nl_open(&nl) == 0 && nl_link_get(nl, name, &l) == 0 && str_eq(l.alias, alias);
+}
+
 int net_open(const struct net_config *c, struct net **ret, struct error *e)
 {
 	struct net *n;
@@ -373,7 +387,7 @@ int net_open(const struct net_config *c, struct net **ret, struct error *e)
 
 	if (!c->metadata_port)
 		return error_set(e, "HostNetwork", "no port for the metadata service");
-	err = net_check_subnet(c->subnet, c->cloud_id, e);
+	err = stands(c) ? 0 : net_check_subnet(c->subnet, c->cloud_id, e);
 	if (err < 0)
 		return err;
 	n = calloc(1, sizeof(*n));
