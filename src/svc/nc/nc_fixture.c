@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "svc/nc/nc_fixture.h"
 
+#include <arpa/inet.h>
 #include <gnutls/crypto.h>
 #include <gnutls/gnutls.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -51,11 +53,38 @@ void fixture_restart_node(struct fixture *f)
 	fixture_start_node(f);
 }
 
+static bool port_free(int port)
+{
+	struct sockaddr_in a = {.sin_family = AF_INET,
+				.sin_port = htons((uint16_t)port),
+				.sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	_cleanup_(fd_closep) int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	return fd >= 0 && bind(fd, (struct sockaddr *)&a, sizeof(a)) == 0;
+}
+
+/* Ports for a cloud, below those that outgoing connections get. */
+static int free_ports(void)
+{
+	enum { FIRST = 21000, STEP = 30, COUNT = 390, PORTS = 20 };
+
+	for (int i = 0; i < COUNT; i++) {
+		int base = FIRST + (getpid() + i) % COUNT * STEP, n = 0;
+
+		while (n < PORTS && port_free(base + n))
+			n++;
+		if (n == PORTS)
+			return base;
+	}
+	fail_msg("no %d free ports in a row from %d on", PORTS, FIRST);
+	return -1;
+}
+
 static void set_up_environment(struct fixture *f, const char *hypervisor, const char *subnet)
 {
 	char port[16];
 
-	snprintf(port, sizeof(port), "%d", 21000 + (int)(getpid() % 1000) * 30);
+	snprintf(port, sizeof(port), "%d", free_ports());
 	setenv("MALLEE_STATE", f->dir, 1);
 	setenv("MALLEE_HYPERVISOR", hypervisor, 1);
 	setenv("MALLEE_PORT_BASE", port, 1);
