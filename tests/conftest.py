@@ -86,6 +86,8 @@ def _stop(cloud, failed):
             print(f"\nlogs kept in {kept}")
         else:
             shutil.rmtree(kept, ignore_errors=True)
+            if cloud.root.exists():
+                cloud.leave_root()
 
 
 def _session_cloud(request, hypervisor, *up_args, up_timeout, **settings):

@@ -239,7 +239,11 @@ class Cloud:
             raise AssertionError("\n".join(problems))
         shutil.rmtree(self.state, ignore_errors=True)
         shutil.rmtree(self.env["HOME"], ignore_errors=True)
-        if not any(self.root.iterdir()) and "MALLEE_TEST_ROOT" not in os.environ:
+        self.leave_root()
+
+    def leave_root(self):
+        """Once the last that lies in a folder of this run's own is gone, the folder goes, too."""
+        if "MALLEE_TEST_ROOT" not in os.environ and not any(self.root.iterdir()):
             self.root.rmdir()
 
 
