@@ -48,6 +48,7 @@ static void print_help(void)
 	for (size_t i = 0; i < ARRAY_SIZE(commands); i++)
 		printf("  %-12s %s\n", commands[i].name, commands[i].summary);
 	settings_describe(&settings);
+	buf_puts(&settings, "\nMALLEE_CACHE, from the environment only: where downloads and built images are kept.\n");
 	printf(
 	    "\n`mallee COMMAND --help` tells more.\n\nSettings, from the environment or from mallee.conf in the state folder:\n%s",
 	    settings.data);

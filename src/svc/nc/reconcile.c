@@ -12,6 +12,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/text.h"
+#include "os/shutdown.h"
 #include "svc/nc/nc_priv.h"
 #include "wire/codec.h"
 
@@ -149,6 +150,16 @@ static void gather_own(struct nc_job *j)
 	    .wanted = nc_parse_wanted(j->spec), .flags = f, .machine = HYPER_ABSENT};
 }
 
+/* A guest that went off as its owner might have switched it off. Where the host's own shutdown ends guests, it goes with its
+ * host, and comes back with it. */
+static bool went_with_host(const struct nc_job *j)
+{
+	const struct nc_facts *f = &j->facts;
+
+	return f->machine == HYPER_OFF && f->off_reason == HYPER_OFF_GUEST && (f->flags & NC_THIS_BOOT) &&
+	       !(f->flags & (NC_ASKED_OFF | NC_HELD)) && host_going_down(SYSTEMD_RUNS);
+}
+
 /* 0, or negative with j->err: the hypervisor cannot be asked. */
 static int gather(struct nc_job *j)
 {
@@ -169,6 +180,8 @@ static int gather(struct nc_job *j)
 		return r;
 	j->facts.machine = st.state;
 	j->facts.off_reason = st.off_reason;
+	if (went_with_host(j))
+		j->facts.flags |= NC_HELD;
 	return 0;
 }
 
