@@ -1,0 +1,700 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "block/back/back.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <sys/file.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "base/macros.h"
+#include "block/back/file_priv.h"
+#include "block/back/testkit.h"
+#include "os/file.h"
+
+static const struct blk_layer_ops *const drivers[] = { &blk_file_ops, NULL };
+
+/* Every test has a folder of its own, where the file system is most likely a real one. */
+struct place {
+	char dir[128], path[160], spec[320];
+};
+
+static int set_up(void **state)
+{
+	struct place *p = calloc(1, sizeof(*p));
+
+	snprintf(p->dir, sizeof(p->dir), "%s/mallee-file-XXXXXX", getenv("TMPDIR") ? getenv("TMPDIR") : "/var/tmp");
+	assert_non_null(mkdtemp(p->dir));
+	snprintf(p->path, sizeof(p->path), "%s/disk.raw", p->dir);
+	*state = p;
+	return 0;
+}
+
+static int tear_down(void **state)
+{
+	struct place *p = *state;
+
+	umount2(p->dir, MNT_DETACH); /* of a test that failed */
+	assert_int_equal(dir_remove(p->dir), 0);
+	free(p);
+	return 0;
+}
+
+static const char *spec(struct place *p, const char *more)
+{
+	snprintf(p->spec, sizeof(p->spec), "file:path=%s%s", p->path, more);
+	return p->spec;
+}
+
+static void make_file(struct place *p, off_t size)
+{
+	int fd = open(p->path, O_RDWR | O_CREAT, 0600);
+
+	assert_true(fd >= 0);
+	assert_int_equal(ftruncate(fd, size), 0);
+	close(fd);
+}
+
+static int try_open(const char *text, struct error *e)
+{
+	struct blk_stack_settings settings = { drivers, text, NULL, 1, BLK_IO_AUTO };
+	struct blk_stack *s;
+
+	error_clear(e);
+	int err = blk_stack_open(&settings, &s, e);
+	if (!err)
+		blk_stack_close(s, NULL);
+	return err;
+}
+
+static struct file *file_of(struct blk_stack *s)
+{
+	return blk_stack_layer(s, "file")->state;
+}
+
+/* ---- opening ---- */
+
+static void test_refusals(void **state)
+{
+	struct place *p = *state;
+	struct error e = { 0 };
+
+	assert_true(try_open(spec(p, ""), &e) < 0); /* no such file */
+	make_file(p, 1000);
+	assert_true(try_open(spec(p, ",direct=off"), &e) < 0);
+	assert_non_null(strstr(e.message, "multiple of 512"));
+	make_file(p, 0);
+	assert_true(try_open(spec(p, ",direct=off"), &e) < 0);
+	assert_true(try_open(spec(p, ",create=1000"), &e) < 0);
+	assert_true(try_open(spec(p, ",create=1M,read-only=on"), &e) < 0);
+	assert_true(try_open("file:path=/dev/null", &e) < 0);
+	assert_true(try_open("file:path=/", &e) < 0);
+	assert_int_equal(unlink(p->path), 0);
+	assert_int_equal(mkfifo(p->path, 0600), 0);
+	assert_true(try_open(spec(p, ""), &e) < 0);
+}
+
+static void test_create(void **state)
+{
+	struct place *p = *state;
+	struct stat st;
+
+	struct blk_stack *s = kit_open(drivers, spec(p, ",create=1M,direct=off"), BLK_IO_AUTO, 1);
+	assert_int_equal(blk_stack_info(s)->size_bytes, 1 << 20);
+	assert_false(blk_stack_info(s)->read_only);
+	assert_true(blk_stack_info(s)->volatile_cache);
+	assert_int_equal(blk_stack_close(s, NULL), 0);
+	s = kit_open(drivers, spec(p, ",create=2M,direct=off"), BLK_IO_AUTO, 1); /* it is there, and stays as it is */
+	assert_int_equal(blk_stack_info(s)->size_bytes, 1 << 20);
+	assert_int_equal(blk_stack_close(s, NULL), 0);
+	assert_int_equal(stat(p->path, &st), 0);
+	assert_int_equal(st.st_mode & 07777, 0600);
+}
+
+static void test_lock(void **state)
+{
+	struct place *p = *state;
+	struct error e = { 0 };
+	int ready[2];
+	char pid_text[32], c;
+
+	make_file(p, 1 << 20);
+	assert_int_equal(pipe(ready), 0);
+	pid_t pid = fork();
+	if (!pid) {
+		int fd = open(p->path, O_RDWR);
+		flock(fd, LOCK_EX);
+		_unused_ ssize_t n = write(ready[1], "x", 1);
+		pause();
+		_exit(0);
+	}
+	assert_int_equal(read(ready[0], &c, 1), 1);
+	assert_true(try_open(spec(p, ",direct=off,lock-wait=50"), &e) < 0);
+	snprintf(pid_text, sizeof(pid_text), "process %d,", (int)pid);
+	assert_string_equal(e.code, "InUse");
+	assert_non_null(strstr(e.message, pid_text));
+	assert_true(try_open(spec(p, ",direct=off,read-only=on,lock-wait=50"), &e) < 0);
+	kill(pid, SIGKILL);
+	assert_int_equal(try_open(spec(p, ",direct=off,lock-wait=10000"), &e), 0);
+	waitpid(pid, NULL, 0);
+
+	struct blk_stack *s = kit_open(drivers, spec(p, ",direct=off,read-only=on"), BLK_IO_AUTO, 1);
+	assert_int_equal(try_open(spec(p, ",direct=off,read-only=on,lock-wait=0"), &e), 0);
+	assert_true(try_open(spec(p, ",direct=off,lock-wait=0"), &e) < 0);
+	char data[512] = "";
+	assert_int_equal(kit_io(s, BLK_WRITE, 0, 0, data, 512), -EROFS);
+	assert_int_equal(kit_io(s, BLK_READ, 0, 0, data, 512), 0);
+	assert_int_equal(kit_io(s, BLK_FLUSH, 0, 0, NULL, 0), 0);
+	assert_true(blk_stack_resize(s, 2 << 20, &e) < 0);
+	assert_int_equal(blk_stack_close(s, NULL), 0);
+	close(ready[0]);
+	close(ready[1]);
+}
+
+/* Who waits for the lock of a file that is replaced meanwhile gets the new one. */
+static void test_replaced(void **state)
+{
+	struct place *p = *state;
+	char moved[200];
+
+	make_file(p, 1 << 20);
+	int fd = open(p->path, O_RDWR);
+	assert_int_equal(flock(fd, LOCK_EX), 0);
+	pid_t pid = fork();
+	if (!pid) {
+		close(fd); /* or it would have the lock as well */
+		struct error e = { 0 };
+		struct blk_stack_settings settings = { drivers, spec(p, ",direct=off"), NULL, 1, BLK_IO_AUTO };
+		struct blk_stack *s;
+		if (blk_stack_open(&settings, &s, &e))
+			_exit(1);
+		_exit(blk_stack_info(s)->size_bytes == 2 << 20 ? 0 : 2);
+	}
+	usleep(100000);
+	snprintf(moved, sizeof(moved), "%s.old", p->path);
+	assert_int_equal(rename(p->path, moved), 0);
+	make_file(p, 2 << 20);
+	close(fd);
+	int status = -1;
+	waitpid(pid, &status, 0);
+	assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
+
+/* ---- a random model, several requests at once ---- */
+
+#define SLOTS 16
+#define SLOT (128u << 10)
+
+struct slot {
+	struct blk_req r;
+	struct iovec iov[3];
+	unsigned char *data, *model; /* model: of this slot's range */
+	bool undefined;              /* discarded and not written since */
+	unsigned *left;
+	bool *all;
+};
+
+static void slot_done(struct blk_req *r)
+{
+	struct slot *slot = r->ctx;
+
+	if (!--*slot->left)
+		*slot->all = true;
+}
+
+static unsigned rnd(unsigned *seed, unsigned below)
+{
+	return (unsigned)rand_r(seed) % below;
+}
+
+static void slot_plan(struct slot *slot, unsigned index, unsigned *seed, bool discard)
+{
+	unsigned sectors = SLOT / 512, off = rnd(seed, sectors), len = 1 + rnd(seed, rnd(seed, 8) ? 16 : sectors);
+	struct blk_req *r = &slot->r;
+
+	len = MIN_OF(len, sectors - off) * 512;
+	off *= 512;
+	r->off_bytes = index * (uint64_t)SLOT + off;
+	r->len_bytes = len;
+	r->flags = rnd(seed, 4) ? 0 : BLK_FUA;
+	r->iov = slot->iov;
+	/* Half of them in memory that direct I/O can't use. */
+	unsigned char *data = slot->data + (rnd(seed, 2) ? 0 : 1 + rnd(seed, 500));
+	unsigned cut = rnd(seed, 2) ? rnd(seed, len / 512 + 1) * 512 : rnd(seed, len + 1), used = 0;
+	slot->iov[used++] = (struct iovec){ data, cut };
+	slot->iov[used++] = (struct iovec){ data + cut, len - cut };
+	r->iov_count = used;
+	switch (rnd(seed, discard ? 7 : 6)) {
+	case 0:
+	case 1:
+		r->op = BLK_WRITE;
+		for (unsigned i = 0; i < len; i++)
+			data[i] = (unsigned char)rand_r(seed);
+		memcpy(slot->model + off, data, len);
+		break;
+	case 2:
+		r->op = BLK_WRITE_ZEROES;
+		r->flags |= rnd(seed, 2) ? BLK_MAY_UNMAP : 0;
+		memset(slot->model + off, 0, len);
+		break;
+	case 3:
+		r->op = BLK_FLUSH;
+		r->off_bytes = r->len_bytes = 0;
+		break;
+	case 6:
+		r->op = BLK_DISCARD; /* the whole slot is written again at once, see below */
+		r->off_bytes = index * (uint64_t)SLOT;
+		r->len_bytes = SLOT;
+		slot->undefined = true;
+		break;
+	default:
+		r->op = BLK_READ;
+		memset(slot->data, 0xee, SLOT + 512);
+	}
+}
+
+static void slot_check(struct slot *slot, unsigned index)
+{
+	struct blk_req *r = &slot->r;
+
+	assert_int_equal(r->result, 0);
+	if (r->op == BLK_READ)
+		assert_memory_equal(slot->iov[0].iov_base, slot->model + (r->off_bytes - index * (uint64_t)SLOT), r->len_bytes);
+}
+
+static void run_batch(struct blk_stack *s, struct slot *slots)
+{
+	unsigned left = SLOTS;
+	bool all = false;
+
+	for (unsigned i = 0; i < SLOTS; i++) {
+		slots[i].r.queue = blk_stack_queue(s, 0);
+		slots[i].r.done = slot_done;
+		slots[i].r.ctx = &slots[i];
+		slots[i].left = &left;
+		slots[i].all = &all;
+		blk_stack_submit(s, &slots[i].r);
+	}
+	assert_int_equal(blk_queue_run_until(blk_stack_queue(s, 0), &all, 60000), 0);
+	for (unsigned i = 0; i < SLOTS; i++)
+		slot_check(&slots[i], i);
+}
+
+static void run_model(struct place *p, const char *options, enum blk_io_engine engine, bool discard)
+{
+	struct slot *slots = calloc(SLOTS, sizeof(*slots));
+	unsigned seed = getenv("MALLEE_MODEL_SEED") ? (unsigned)atoi(getenv("MALLEE_MODEL_SEED")) : 7;
+	unsigned batches = (getenv("MALLEE_MODEL_OPS") ? (unsigned)atoi(getenv("MALLEE_MODEL_OPS")) : 1600) / SLOTS;
+
+	print_message("%s engine %d seed %u\n", options, (int)engine, seed);
+	unlink(p->path);
+	struct blk_stack *s = kit_open(drivers, spec(p, options), engine, 1);
+	for (unsigned i = 0; i < SLOTS; i++) {
+		slots[i].data = aligned_alloc(4096, SLOT + 4096);
+		slots[i].model = calloc(1, SLOT);
+	}
+	for (unsigned b = 0; b < batches; b++) {
+		for (unsigned i = 0; i < SLOTS; i++)
+			slot_plan(&slots[i], i, &seed, discard);
+		run_batch(s, slots);
+		for (unsigned i = 0; i < SLOTS; i++) {
+			if (!slots[i].undefined)
+				continue;
+			slots[i].undefined = false;
+			memset(slots[i].data, (int)b, SLOT);
+			memcpy(slots[i].model, slots[i].data, SLOT);
+			assert_int_equal(kit_io(s, BLK_WRITE, 0, (uint64_t)i * SLOT, slots[i].data, SLOT), 0);
+		}
+	}
+	assert_int_equal(blk_stack_close(s, NULL), 0);
+	/* and all of it, as another sees it */
+	int fd = open(p->path, O_RDONLY);
+	for (unsigned i = 0; i < SLOTS; i++) {
+		assert_int_equal(pread(fd, slots[i].data, SLOT, (off_t)i * SLOT), SLOT);
+		assert_memory_equal(slots[i].data, slots[i].model, SLOT);
+		free(slots[i].data);
+		free(slots[i].model);
+	}
+	close(fd);
+	free(slots);
+}
+
+static bool direct_works(struct place *p)
+{
+	struct error e = { 0 };
+
+	if (!try_open(spec(p, ",create=2M"), &e))
+		return true;
+	print_message("skipped: %s\n", e.message);
+	return false;
+}
+
+static void test_model_direct(void **state)
+{
+	struct place *p = *state;
+
+	if (!direct_works(p))
+		skip();
+	run_model(p, ",create=2M", BLK_IO_AUTO, false);
+	run_model(p, ",create=2M,discard=on", BLK_IO_THREADS, true);
+}
+
+static void test_model_cached(void **state)
+{
+	run_model(*state, ",create=2M,direct=off", BLK_IO_AUTO, false);
+	run_model(*state, ",create=2M,direct=off,discard=on,zeroes=range", BLK_IO_AUTO, true);
+	run_model(*state, ",create=2M,direct=off", BLK_IO_THREADS, true);
+}
+
+static void test_in_memory(void **state)
+{
+	struct place *p = *state;
+	struct place shm = *p;
+
+	if (access("/dev/shm", W_OK)) {
+		print_message("skipped: no /dev/shm\n");
+		skip();
+	}
+	snprintf(shm.path, sizeof(shm.path), "/dev/shm/mallee-file-test-%d", (int)getpid());
+	run_model(&shm, ",create=2M,direct=off,discard=on", BLK_IO_AUTO, true);
+	unlink(shm.path);
+}
+
+/* ---- more than there are buffers and operations for ---- */
+
+#define MANY 600
+
+static void test_many(void **state)
+{
+	struct place *p = *state;
+	struct slot *many = calloc(MANY, sizeof(*many));
+	char *memory = aligned_alloc(4096, MANY * 1024 + 4096);
+	unsigned left;
+	bool all;
+
+	if (!direct_works(p))
+		skip();
+	struct blk_stack *s = kit_open(drivers, spec(p, ""), BLK_IO_AUTO, 1);
+	for (unsigned pass = 0; pass < 2; pass++) {
+		left = MANY;
+		all = false;
+		for (unsigned i = 0; i < MANY; i++) {
+			char *data = memory + i * 1024 + 3;
+			memset(data, pass ? 0 : (int)i, 512);
+			many[i].iov[0] = (struct iovec){ data, 512 };
+			many[i].r = (struct blk_req){ .op = pass ? BLK_READ : BLK_WRITE, .off_bytes = i * 512, .len_bytes = 512,
+						      .iov = many[i].iov, .iov_count = 1, .queue = blk_stack_queue(s, 0),
+						      .done = slot_done, .ctx = &many[i] };
+			many[i].left = &left;
+			many[i].all = &all;
+			blk_submit(blk_stack_top(s), &many[i].r); /* past the gate */
+		}
+		assert_int_equal(blk_queue_run_until(blk_stack_queue(s, 0), &all, 60000), 0);
+		for (unsigned i = 0; i < MANY; i++) {
+			assert_int_equal(many[i].r.result, 0);
+			assert_true(kit_all(many[i].iov[0].iov_base, 512, (int)i & 255));
+		}
+	}
+	/* One that is larger than a buffer. */
+	memset(memory, 0x5a, 300000 / 512 * 512 + 1);
+	assert_int_equal(kit_io(s, BLK_WRITE, BLK_FUA, 0, memory + 1, 300000 / 512 * 512), 0);
+	memset(memory, 0, 300000);
+	assert_int_equal(kit_io(s, BLK_READ, 0, 0, memory + 1, 300000 / 512 * 512), 0);
+	assert_true(kit_all(memory + 1, 300000 / 512 * 512, 0x5a));
+	assert_int_equal(blk_stack_close(s, NULL), 0);
+	free(memory);
+	free(many);
+}
+
+/* ---- flushes ---- */
+
+static void test_flushes_share(void **state)
+{
+	struct place *p = *state;
+	struct slot many[40];
+	unsigned left = 40;
+	bool all = false;
+
+	struct blk_stack *s = kit_open(drivers, spec(p, ",create=2M,direct=off"), BLK_IO_AUTO, 1);
+	for (unsigned i = 0; i < 40; i++) {
+		many[i].r = (struct blk_req){ .op = BLK_FLUSH, .queue = blk_stack_queue(s, 0), .done = slot_done, .ctx = &many[i] };
+		many[i].left = &left;
+		many[i].all = &all;
+		blk_stack_submit(s, &many[i].r);
+	}
+	assert_int_equal(blk_queue_run_until(blk_stack_queue(s, 0), &all, 20000), 0);
+	assert_int_equal(file_of(s)->sync.flushes, 40);
+	assert_int_equal(file_of(s)->sync.calls, 2); /* the first alone, the rest together */
+	assert_int_equal(kit_io(s, BLK_FLUSH, 0, 0, NULL, 0), 0);
+	assert_int_equal(file_of(s)->sync.calls, 3);
+	assert_int_equal(blk_stack_close(s, NULL), 0);
+}
+
+struct flusher {
+	struct blk_stack *stack;
+	struct blk_req r;
+	unsigned left;
+	_Atomic bool *ended;
+};
+
+static void flush_again(struct blk_req *r)
+{
+	struct flusher *f = r->ctx;
+
+	assert_int_equal(r->result, 0);
+	if (f->left--)
+		blk_stack_submit(f->stack, r);
+	else
+		atomic_store(f->ended, true);
+}
+
+static void flusher_start(void *ctx)
+{
+	struct flusher *f = ctx;
+
+	blk_stack_submit(f->stack, &f->r);
+}
+
+static void test_flushes_of_queues(void **state)
+{
+	struct place *p = *state;
+	struct flusher f[3];
+	_Atomic bool ended[3] = { false };
+
+	struct blk_stack *s = kit_open(drivers, spec(p, ",create=2M,direct=off"), BLK_IO_AUTO, 3);
+	assert_int_equal(blk_stack_start(s, NULL), 0);
+	for (unsigned i = 0; i < 3; i++) {
+		struct blk_queue *q = blk_stack_queue(s, i);
+		f[i] = (struct flusher){ .stack = s, .left = 200, .ended = &ended[i] };
+		f[i].r = (struct blk_req){ .op = BLK_FLUSH, .queue = q, .done = flush_again, .ctx = &f[i] };
+		blk_queue_call(q, flusher_start, &f[i]);
+	}
+	for (unsigned i = 0; i < 3; i++) {
+		while (!atomic_load(&ended[i]))
+			usleep(1000);
+	}
+	assert_int_equal(blk_stack_close(s, NULL), 0);
+}
+
+static void test_flush_failure_stays(void **state)
+{
+	struct place *p = *state;
+	struct buf out = BUF_INIT;
+	struct error e = { 0 };
+	char data[512] = "";
+	int fds[2];
+
+	struct blk_stack *s = kit_open(drivers, spec(p, ",create=2M,direct=off"), BLK_IO_AUTO, 1);
+	int saved = dup(file_of(s)->fd);
+	assert_int_equal(pipe(fds), 0);
+	dup2(fds[0], file_of(s)->fd); /* cannot be synced */
+	assert_int_equal(kit_io(s, BLK_FLUSH, 0, 0, NULL, 0), -EINVAL);
+	dup2(saved, file_of(s)->fd);
+	assert_int_equal(kit_io(s, BLK_FLUSH, 0, 0, NULL, 0), -EINVAL);
+	assert_int_equal(kit_io(s, BLK_WRITE, BLK_FUA, 0, data, 512), -EINVAL);
+	assert_int_equal(kit_io(s, BLK_WRITE, 0, 0, data, 512), 0);
+	assert_int_equal(blk_stack_barrier(s, 1000, &e), -EINVAL);
+	assert_int_equal(blk_stack_command(s, "file", "clear-error", NULL, &out, NULL), 0);
+	assert_string_equal(out.data, "{\"cleared\":22}");
+	assert_int_equal(kit_io(s, BLK_FLUSH, 0, 0, NULL, 0), 0);
+	assert_int_equal(blk_stack_close(s, NULL), 0);
+	buf_done(&out);
+	close(saved);
+	close(fds[0]);
+	close(fds[1]);
+}
+
+/* ---- errors of the disk ---- */
+
+static void test_cut_file(void **state)
+{
+	struct place *p = *state;
+	static char data[16384] __attribute__((aligned(4096)));
+
+	for (unsigned i = 0; i < 2; i++) {
+		unlink(p->path);
+		if (!i && !direct_works(p))
+			continue;
+		struct blk_stack *s = kit_open(drivers, spec(p, i ? ",create=2M,direct=off" : ",create=2M"), BLK_IO_AUTO, 1);
+		assert_int_equal(truncate(p->path, (1 << 20) + 512), 0);
+		assert_int_equal(kit_io(s, BLK_READ, 0, 1 << 20, data, sizeof(data)), -EIO);
+		assert_int_equal(kit_io(s, BLK_READ, 0, 3 << 19, data, sizeof(data)), -EIO);
+		assert_int_equal(kit_io(s, BLK_READ, 0, (1 << 20) - sizeof(data), data, sizeof(data)), 0);
+		assert_int_equal(blk_stack_close(s, NULL), 0);
+	}
+}
+
+static void test_full(void **state)
+{
+	struct place *p = *state;
+	static char data[65536];
+	int err = 0;
+
+	if (mount("tmpfs", p->dir, "tmpfs", 0, "size=1m")) {
+		print_message("skipped: no small file system may be mounted (%s)\n", strerror(errno));
+		skip();
+	}
+	struct blk_stack *s = kit_open(drivers, spec(p, ",create=4M,direct=off,discard=on"), BLK_IO_AUTO, 1);
+	for (unsigned i = 0; i < 64 && !err; i++)
+		err = kit_io(s, BLK_WRITE, 0, i * sizeof(data), data, sizeof(data));
+	assert_int_equal(err, -ENOSPC);
+	assert_int_equal(kit_io(s, BLK_READ, 0, 0, data, sizeof(data)), 0);
+	assert_int_equal(kit_io(s, BLK_DISCARD, 0, 0, NULL, 1 << 20), 0);
+	assert_int_equal(kit_io(s, BLK_WRITE, 0, 3 << 20, data, sizeof(data)), 0); /* and it recovers */
+	assert_int_equal(blk_stack_close(s, NULL), 0);
+	umount(p->dir);
+}
+
+/* ---- room ---- */
+
+static uint64_t allocated(struct place *p)
+{
+	struct stat st;
+
+	assert_int_equal(stat(p->path, &st), 0);
+	return (uint64_t)st.st_blocks * 512;
+}
+
+static void test_room(void **state)
+{
+	struct place *p = *state;
+	struct error e = { 0 };
+	char *data = malloc(1 << 20);
+
+	memset(data, 1, 1 << 20);
+	/* What is allocated stays so, and written. */
+	struct blk_stack *s = kit_open(drivers, spec(p, ",create=2M,direct=off"), BLK_IO_AUTO, 1);
+	assert_int_equal(blk_stack_info(s)->discard_bytes, 0);
+	assert_false(blk_stack_info(s)->fast_zeroes);
+	assert_int_equal(kit_io(s, BLK_WRITE, BLK_FUA, 0, data, 1 << 20), 0);
+	assert_int_equal(kit_io(s, BLK_DISCARD, 0, 0, NULL, 1 << 20), 0);
+	assert_int_equal(kit_io(s, BLK_WRITE_ZEROES, BLK_MAY_UNMAP | BLK_FUA, 0, NULL, 1 << 20), 0);
+	assert_int_equal(kit_io(s, BLK_READ, 0, 0, data, 1 << 20), 0);
+	assert_true(kit_all(data, 1 << 20, 0));
+	assert_true(allocated(p) >= 1 << 20);
+	/* Grows, and is as long as it says. */
+	assert_int_equal(blk_stack_resize(s, 8 << 20, &e), 0);
+	assert_int_equal(kit_io(s, BLK_WRITE_ZEROES, 0, 1 << 20, NULL, 7 << 20), 0); /* more than one write's worth */
+	assert_int_equal(kit_io(s, BLK_READ, 0, (8 << 20) - 4096, data, 4096), 0);
+	assert_int_equal(blk_stack_close(s, NULL), 0);
+	/* With discard=on it is given back. */
+	s = kit_open(drivers, spec(p, ",direct=off,discard=on"), BLK_IO_AUTO, 1);
+	assert_true(blk_stack_info(s)->discard_bytes > 0);
+	assert_int_equal(kit_io(s, BLK_DISCARD, 0, 512, NULL, (4 << 20) - 512), 0);
+	assert_true(allocated(p) < 6 << 20);
+	assert_int_equal(kit_io(s, BLK_WRITE_ZEROES, BLK_MAY_UNMAP, 0, NULL, 8 << 20), 0);
+	if (!file_of(s)->no_punch)
+		assert_true(allocated(p) < 1 << 20);
+	assert_int_equal(blk_stack_close(s, NULL), 0);
+	free(data);
+}
+
+static void test_extents(void **state)
+{
+	struct place *p = *state;
+	struct blk_extent x[8];
+	char *data = malloc(256 << 10);
+
+	memset(data, 1, 256 << 10);
+	struct blk_stack *s = kit_open(drivers, spec(p, ",create=4M,direct=off"), BLK_IO_AUTO, 1);
+	struct blk_layer *l = blk_stack_top(s);
+	assert_int_equal(l->ops->extents(l, BLK_MAP_ALLOCATION, 0, 4 << 20, x, 8), 1);
+	assert_int_equal(x[0].kind, BLK_EXTENT_HOLE);
+	assert_int_equal(x[0].len_bytes, 4 << 20);
+	assert_int_equal(kit_io(s, BLK_WRITE, BLK_FUA, 1 << 20, data, 256 << 10), 0);
+	int n = l->ops->extents(l, BLK_MAP_ALLOCATION, 512, (4 << 20) - 512, x, 8);
+	assert_int_equal(n, 3);
+	assert_int_equal(x[0].len_bytes, (1 << 20) - 512);
+	assert_int_equal(x[1].kind, BLK_EXTENT_DATA);
+	assert_int_equal(x[1].len_bytes, 256 << 10);
+	assert_int_equal(x[2].kind, BLK_EXTENT_HOLE);
+	assert_int_equal(x[0].len_bytes + x[1].len_bytes + x[2].len_bytes, (4 << 20) - 512);
+	assert_int_equal(l->ops->extents(l, BLK_MAP_ALLOCATION, 0, 4 << 20, x, 2), 2);
+	assert_int_equal(l->ops->extents(l, BLK_MAP_CHANGED, 0, 4 << 20, x, 8), -EOPNOTSUPP);
+	assert_int_equal(blk_stack_close(s, NULL), 0);
+	free(data);
+}
+
+/* ---- a device ---- */
+
+static bool make_loop(struct place *p, char *device, size_t size)
+{
+	char command[300];
+
+	snprintf(command, sizeof(command), "losetup --find --show --direct-io=on %s 2>/dev/null", p->path);
+	FILE *out = popen(command, "re");
+	bool works = out && fgets(device, (int)size, out);
+	if (out)
+		pclose(out);
+	device[strcspn(device, "\n")] = '\0';
+	return works && device[0];
+}
+
+static void test_device(void **state)
+{
+	struct place *p = *state, loop = *p;
+	char command[300];
+	struct error e = { 0 };
+	char *data = aligned_alloc(4096, 1 << 20);
+
+	make_file(p, 4 << 20);
+	if (!make_loop(p, loop.path, sizeof(loop.path))) {
+		print_message("skipped: no loop device to be had\n");
+		free(data);
+		skip();
+	}
+	struct blk_stack *s = kit_open(drivers, spec(&loop, ",discard=on"), BLK_IO_AUTO, 1);
+	assert_int_equal(blk_stack_info(s)->size_bytes, 4 << 20);
+	assert_true(try_open(spec(&loop, ",lock-wait=50"), &e) < 0);
+	memset(data, 9, 1 << 20);
+	assert_int_equal(kit_io(s, BLK_WRITE, BLK_FUA, 4096, data, 1 << 20), 0);
+	assert_int_equal(kit_io(s, BLK_WRITE_ZEROES, 0, 8192, NULL, 4096), 0);
+	assert_int_equal(kit_io(s, BLK_DISCARD, 0, 1 << 20, NULL, 1 << 20), 0);
+	assert_int_equal(kit_io(s, BLK_FLUSH, 0, 0, NULL, 0), 0);
+	assert_int_equal(kit_io(s, BLK_READ, 0, 4096, data, 16384), 0);
+	assert_true(kit_all(data, 4096, 9) && kit_all(data + 4096, 4096, 0) && kit_all(data + 8192, 8192, 9));
+	assert_true(blk_stack_resize(s, 8 << 20, &e) < 0);
+	make_file(p, 8 << 20);
+	snprintf(command, sizeof(command), "losetup --set-capacity %s", loop.path);
+	assert_int_equal(system(command), 0);
+	error_clear(&e);
+	assert_int_equal(blk_stack_resize(s, 8 << 20, &e), 0);
+	assert_int_equal(kit_io(s, BLK_READ, 0, (8 << 20) - 4096, data, 4096), 0);
+	assert_int_equal(blk_stack_close(s, NULL), 0);
+	snprintf(command, sizeof(command), "losetup --detach %s", loop.path);
+	assert_int_equal(system(command), 0);
+	free(data);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		TEST(test_refusals),
+		TEST(test_create),
+		TEST(test_lock),
+		TEST(test_replaced),
+		TEST(test_model_direct),
+		TEST(test_model_cached),
+		TEST(test_in_memory),
+		TEST(test_many),
+		TEST(test_flushes_share),
+		TEST(test_flushes_of_queues),
+		TEST(test_flush_failure_stays),
+		TEST(test_cut_file),
+		TEST(test_full),
+		TEST(test_room),
+		TEST(test_extents),
+		TEST(test_device),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
