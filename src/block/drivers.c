@@ -8,6 +8,10 @@
 #include "block/front/fronts.h"
 
 const struct blk_layer_ops *const blk_drivers[] = {
+	&blk_readahead_ops,
+	&blk_file_ops,
+	&blk_mem_ops,
+	&blk_null_ops,
 	NULL,
 };
 

@@ -15,10 +15,11 @@
 #include "base/text.h"
 #include "cmd/blockd.h"
 #include "os/file.h"
+#include "volume/control.h"
 
 #define CONNECTIONS_MAX 8
 #define LINE_MAX_BYTES 8192
-#define REPLY_MAX_BYTES (4 << 20)
+#define SEND_TIMEOUT_MS 120000 /* a drain may take its time */
 
 struct connection {
 	struct blockd_control *control;
@@ -324,53 +325,37 @@ void blockd_control_close(struct blockd_control *c)
 
 /* ---- the other side, for operators ---- */
 
-static int exchange(int fd, int argc, char **argv, struct buf *reply)
+static void print_result(const char *json)
 {
-	_cleanup_(buf_done) struct buf line = BUF_INIT;
+	json_t *result = json_loads(json, JSON_DECODE_ANY, NULL);
 
-	for (int i = 0; i < argc; i++)
-		buf_printf(&line, "%s%s", i ? " " : "", argv[i]);
-	buf_putc(&line, '\n');
-	int err = fd_write_all(fd, line.data, line.len);
-	while (!err && (!reply->len || reply->data[reply->len - 1] != '\n')) {
-		char part[4096];
-		ssize_t n = recv(fd, part, sizeof(part), 0);
-		if (n <= 0 || reply->len > REPLY_MAX_BYTES)
-			return n < 0 ? -errno : -EPIPE;
-		buf_append(reply, part, (size_t)n);
-	}
-	return err;
-}
-
-static int print_reply(const char *text)
-{
-	json_t *reply = json_loads(text, 0, NULL);
-	json_t *result = json_object_get(reply, "result");
-	bool ok = json_is_true(json_object_get(reply, "ok"));
-
-	if (!ok)
-		fprintf(stderr, "mallee-blockd: %s\n", json_string_value(json_object_get(reply, "message")) ?: "no answer that can be read");
-	else if (json_is_string(result))
+	if (json_is_string(result)) {
 		fputs(json_string_value(result), stdout);
-	else
+	} else {
 		json_dumpf(result, stdout, JSON_INDENT(2) | JSON_ENCODE_ANY | JSON_PRESERVE_ORDER);
-	if (ok && !json_is_string(result))
 		putchar('\n');
-	json_decref(reply);
-	return ok ? 0 : 1;
+	}
+	json_decref(result);
 }
 
 int blockd_send(const char *path, int argc, char **argv)
 {
-	_cleanup_(fd_closep) int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	_cleanup_(buf_done) struct buf reply = BUF_INIT;
-	struct sockaddr_un to = { .sun_family = AF_UNIX };
+	_cleanup_(fd_closep) int fd = -1;
+	_cleanup_(buf_done) struct buf line = BUF_INIT, reply = BUF_INIT;
+	struct error e = { 0 };
+	pid_t pid;
 
-	snprintf(to.sun_path, sizeof(to.sun_path), "%s", path);
-	int err = fd < 0 || connect(fd, (struct sockaddr *)&to, sizeof(to)) ? -errno : exchange(fd, argc, argv, &reply);
+	for (int i = 0; i < argc; i++)
+		buf_printf(&line, "%s%s", i ? " " : "", argv[i]);
+	int err = control_connect(path, SEND_TIMEOUT_MS, &fd, &pid);
+	if (err)
+		error_errno(&e, err, "reaching %s", path);
+	else
+		err = control_ask(fd, line.data, &reply, &e);
 	if (err) {
-		fprintf(stderr, "mallee-blockd: asking %s: %s\n", path, strerror(-err));
+		fprintf(stderr, "mallee-blockd: %s\n", e.message);
 		return 1;
 	}
-	return print_reply(reply.data);
+	print_result(reply.data);
+	return 0;
 }
