@@ -9,6 +9,7 @@
 
 const struct blk_layer_ops *const blk_drivers[] = {
 	&blk_readahead_ops,
+	&blk_fault_ops,
 	&blk_file_ops,
 	&blk_mem_ops,
 	&blk_null_ops,
@@ -16,5 +17,6 @@ const struct blk_layer_ops *const blk_drivers[] = {
 };
 
 const struct blk_front_ops *const blk_fronts[] = {
+	&blk_nbd_server_ops,
 	NULL,
 };

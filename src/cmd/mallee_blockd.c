@@ -47,6 +47,54 @@ static void print_help(void)
 	fputs(text.data, stdout);
 }
 
+/* The parts of the manual page that the drivers' tables tell, in mdoc: for the build. */
+static void man_option(const char *name, const char *value, const char *doc, const char *more)
+{
+	printf(".It Cm %s Ns = Ns Ar %s\n%s%s.\n", name, value, doc, more);
+}
+
+static void man_options(const struct blk_option *o)
+{
+	static const char *const values[] = { "text", "on|off", "number", "bytes", "ms" };
+	char more[128];
+
+	printf(".Bl -tag -width Ds\n");
+	for (; o && o->name; o++) {
+		*more = '\0';
+		if (o->required)
+			snprintf(more, sizeof(more), " (required)");
+		else if (o->fallback)
+			snprintf(more, sizeof(more), "; %s unless said", o->fallback);
+		man_option(o->name, o->type == BLK_OPT_CHOICE ? o->choices : values[o->type], o->doc, more);
+	}
+	printf(".El\n");
+}
+
+static void man_drivers(void)
+{
+	for (const struct blk_layer_ops *const *d = blk_drivers; *d; d++) {
+		printf(".Ss %s %s: %s\n", (*d)->is_back ? "Back end" : "Filter", (*d)->name, (*d)->doc);
+		man_options((*d)->options);
+	}
+	for (const struct blk_front_ops *const *f = blk_fronts; *f; f++) {
+		printf(".Ss Front end %s: %s\n", (*f)->name, (*f)->doc);
+		man_options((*f)->options);
+	}
+}
+
+static void man_verbs(void)
+{
+	printf(".Bl -tag -width Ds\n");
+	for (const struct blk_layer_ops *const *d = blk_drivers; *d; d++) {
+		for (const struct blk_verb *v = (*d)->verbs; v && v->name; v++) {
+			printf(".It Cm %s %s\n%s.\n", (*d)->name, v->name, v->doc);
+			if (v->args && v->args->name)
+				man_options(v->args);
+		}
+	}
+	printf(".El\n");
+}
+
 static int take_spec(const char **list, unsigned max, const char *value, const char *what, struct error *e)
 {
 	unsigned i = 0;
@@ -145,6 +193,10 @@ int main(int argc, char **argv)
 		printf("mallee-blockd %s\n", MALLEE_VERSION);
 		return 0;
 	}
+	if (argc == 2 && str_eq(argv[1], "--man-drivers"))
+		return man_drivers(), 0;
+	if (argc == 2 && str_eq(argv[1], "--man-verbs"))
+		return man_verbs(), 0;
 	if (argc >= 4 && str_eq(argv[1], "--to"))
 		return blockd_send(argv[2], argc - 3, argv + 3);
 	if (parse(&s, argc, argv, &e)) {
