@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The stacks that are tested. A new filter gets a case of its own and its place in `full`. */
+#include "cases.h"
+
+#include "block/filter/filter.h"
+#include "sabotage.h"
+
+const struct blk_layer_ops *const case_drivers[] = {
+	&blk_readahead_ops,
+	&sabotage_ops,
+	&recorder_ops,
+	&pattern_ops,
+	NULL,
+};
+
+const struct stack_case stack_cases[] = {
+	{ .name = "disk", .queues = 2, .size_bytes = 4 << 20 },
+	{ .name = "disk-errors", .queues = 2, .size_bytes = 1 << 20, .fail_permille = 20 },
+	{ .name = "disk-write-through", .queues = 1, .size_bytes = 1 << 20, .write_through = true },
+	{ .name = "readahead", .filters = { "readahead:cache=1M,chunk=64k,idle=10" }, .queues = 3, .size_bytes = 4 << 20 },
+	{ .name = "readahead-errors", .filters = { "readahead:cache=512k,chunk=64k" }, .queues = 2, .size_bytes = 2 << 20, .fail_permille = 20 },
+	{ 0 },
+};

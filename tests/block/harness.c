@@ -1,0 +1,262 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "harness.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/macros.h"
+#include "cases.h"
+
+#define CHILD_MAX_S 300
+
+uint64_t harness_number(const char *variable, uint64_t fallback)
+{
+	const char *text = getenv(variable);
+
+	return text && *text ? strtoull(text, NULL, 10) : fallback;
+}
+
+uint64_t harness_seed(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_REALTIME, &t);
+	return harness_number("MALLEE_SEED", (uint64_t)t.tv_nsec / 1000 + (uint64_t)getpid() * 1000003);
+}
+
+static void expand(const struct harness *h, const char *text, char *out, size_t max)
+{
+	size_t n = 0;
+
+	for (; *text && n + sizeof(h->dir) < max; text++) {
+		if (*text == '%')
+			n += (size_t)snprintf(out + n, max - n, "%s", h->dir);
+		else
+			out[n++] = *text;
+	}
+	out[n] = '\0';
+}
+
+struct harness *harness_new(const struct stack_case *c, uint64_t seed)
+{
+	struct harness *h = calloc(1, sizeof(*h));
+	const char *parent = access("/dev/shm", W_OK) ? "/tmp" : "/dev/shm";
+	char path[512];
+
+	h->c = c;
+	h->random = seed;
+	snprintf(h->dir, sizeof(h->dir), "%s/mallee-block-XXXXXX", parent);
+	if (!mkdtemp(h->dir))
+		die("making %s: %s", h->dir, strerror(errno));
+	h->world = world_new(c->size_bytes, seed);
+	h->world->fail_permille = c->fail_permille;
+	h->world->write_through = c->write_through;
+	for (unsigned i = 0; i < FILES_MAX && c->files[i]; i++) {
+		expand(h, c->files[i], path, sizeof(path));
+		world_file(h->world, path, 4u << 20);
+	}
+	h->model = model_new(c->size_bytes / SECTOR, c->initial_stamp, &h->world->clock);
+	h->stamps = shared_memory(c->size_bytes / SECTOR * sizeof(*h->stamps));
+	h->results = shared_memory(4096);
+	return h;
+}
+
+static void remove_folder(const char *dir)
+{
+	DIR *d = opendir(dir);
+	char path[512];
+
+	for (struct dirent *e; d && (e = readdir(d));) {
+		snprintf(path, sizeof(path), "%s/%s", dir, e->d_name);
+		if (e->d_name[0] != '.')
+			unlink(path);
+	}
+	if (d)
+		closedir(d);
+	rmdir(dir);
+}
+
+void harness_free(struct harness *h)
+{
+	remove_folder(h->dir);
+	model_free(h->model);
+	world_free(h->world);
+	free(h);
+}
+
+void harness_lose_files(struct harness *h)
+{
+	char path[512];
+
+	for (unsigned i = 0; i < ARRAY_SIZE(h->c->volatile_files) && h->c->volatile_files[i]; i++) {
+		expand(h, h->c->volatile_files[i], path, sizeof(path));
+		unlink(path);
+	}
+}
+
+/* ---- children ---- */
+
+static void wait_us(int64_t us)
+{
+	nanosleep(&(struct timespec){ us / 1000000, us % 1000000 * 1000 }, NULL);
+}
+
+static int wait_for(struct harness *h, pid_t pid, int64_t kill_after_us)
+{
+	int status = 0;
+
+	if (kill_after_us >= 0) {
+		wait_us(kill_after_us);
+		kill(pid, SIGKILL);
+	}
+	for (unsigned i = 0; waitpid(pid, &status, WNOHANG) == 0; i++) {
+		if (i > CHILD_MAX_S * 2000) {
+			kill(pid, SIGABRT);
+			waitpid(pid, &status, 0);
+			fprintf(stderr, "%s: hangs\n", h->c->name);
+			return -1;
+		}
+		wait_us(500);
+	}
+	if (WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL)
+		return SIGKILL;
+	if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
+		return 0;
+	if (!h->may_fail)
+		fprintf(stderr, "%s: the process ended with %s %d\n", h->c->name, WIFSIGNALED(status) ? "signal" : "exit code",
+		WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
+	return -1;
+}
+
+int harness_child(struct harness *h, void (*fn)(struct harness *h, void *ctx), void *ctx, int64_t kill_after_us)
+{
+	fflush(stdout);
+	fflush(stderr);
+	pid_t pid = fork();
+	if (pid < 0)
+		die("fork: %s", strerror(errno));
+	if (!pid) {
+		if (h->may_fail && !freopen("/dev/null", "w", stderr))
+			_exit(1);
+		fn(h, ctx);
+		fflush(stdout);
+		_exit(0);
+	}
+	int end = wait_for(h, pid, kill_after_us);
+	h->failed |= end < 0;
+	if (end < 0 && !h->may_fail)
+		die("%s: run again with MALLEE_STACK=%s MALLEE_SEED=%llu", h->c->name, h->c->name, (unsigned long long)h->results[0]);
+	return end;
+}
+
+struct blk_stack *harness_open(struct harness *h, unsigned queues)
+{
+	static char specs[8][512];
+	const char *filters[9] = { NULL };
+	struct blk_stack_settings settings = { case_drivers, "recorder", filters, queues, BLK_IO_THREADS };
+	struct error e = { 0 };
+	struct blk_stack *s;
+
+	for (unsigned i = 0; h->c->filters[i]; i++) {
+		expand(h, h->c->filters[i], specs[i], sizeof(specs[i]));
+		filters[i] = specs[i];
+	}
+	if (blk_stack_open(&settings, &s, &e) || blk_stack_start(s, &e))
+		die("the stack does not open: %s", e.message);
+	return s;
+}
+
+void harness_close(struct harness *h, struct blk_stack *s)
+{
+	struct error e = { 0 };
+
+	if (blk_stack_close(s, &e) && !h->world->fail_permille)
+		die("the stack does not close cleanly: %s", e.message);
+	error_clear(&e);
+}
+
+void harness_verify(struct harness *h, enum history_mode mode, uint64_t at, const char *what)
+{
+	struct blk_stack *s = harness_open(h, 1);
+	struct history_view v = history_view(&h->model->history, mode, at);
+	struct load l = { .stack = s, .world = h->world, .model = h->model, .seed = h->random };
+
+	v.write_through = !blk_stack_info(s)->volatile_cache;
+	load_verify(&l, &v, h->stamps, what);
+	harness_close(h, s);
+}
+
+/* ---- lives ---- */
+
+struct run {
+	unsigned ops;
+	uint64_t seed;
+};
+
+static void run_load(struct harness *h, void *ctx)
+{
+	struct run *run = ctx;
+	struct load l = { .world = h->world, .model = h->model, .ops = run->ops, .seed = run->seed, .barriers = 50,
+			  .meanwhile = h->c->meanwhile, .ctx = h };
+
+	recorder_world = h->world;
+	l.stack = harness_open(h, h->c->queues);
+	load_run(&l);
+	h->results[1] += l.failed;
+	harness_close(h, l.stack);
+	h->world->kill_after = -1;
+}
+
+static void run_verify(struct harness *h, void *ctx)
+{
+	enum history_mode mode = *(enum history_mode *)ctx;
+	unsigned fail = h->world->fail_permille;
+
+	recorder_world = h->world;
+	h->world->fail_permille = 0;
+	harness_verify(h, mode, atomic_load(&h->world->clock), mode == VIEW_POWER ? "after power loss" : "after kill or restart");
+	h->world->fail_permille = fail;
+}
+
+void harness_life(struct harness *h, unsigned ops, enum ending ending)
+{
+	struct run run = { ops, random_next(&h->random) };
+	enum history_mode mode = ending == END_POWER ? VIEW_POWER : VIEW_KILL;
+	bool by_event = ending != END_CLEAN && random_below(&h->random, 4);
+
+	h->world->kill_after = by_event ? (int64_t)random_below(&h->random, ops * h->c->queues * 8) : -1;
+	int64_t after_us = ending != END_CLEAN && !by_event ? (int64_t)random_below(&h->random, 20000) : -1;
+	int signo = harness_child(h, run_load, &run, after_us);
+	if (h->failed)
+		return;
+	h->world->kill_after = -1;
+	world_cut_off(h->world, &h->random);
+	history_cut_off(&h->model->history);
+	h->results[2] += signo != 0;
+	if (ending == END_POWER) {
+		static const enum power_choice choices[] = { POWER_NONE, POWER_ALL, POWER_WRITES, POWER_WRITES, POWER_TORN, POWER_TORN };
+		world_power(h->world, h->world, atomic_load(&h->world->clock), choices[random_below(&h->random, ARRAY_SIZE(choices))], 0, &h->random);
+		harness_lose_files(h);
+		world_forget(h->world);
+		h->results[3]++;
+	}
+	bool full = world_is_full(h->world) || model_is_full(h->model);
+	if (ending != END_POWER && !full && random_below(&h->random, 2))
+		return; /* the next run goes on with what is there, unseen */
+	harness_child(h, run_verify, &mode, -1);
+	if (ending == END_POWER || full || h->model->history.ops > 8192) {
+		/* It was closed in peace. */
+		model_forget(h->model, h->stamps);
+		world_forget(h->world);
+	} else {
+		model_found(h->model, h->stamps);
+	}
+}

@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef MALLEE_TESTS_BLOCK_HARNESS_H
+#define MALLEE_TESTS_BLOCK_HARNESS_H
+
+#include "load.h"
+#include "model.h"
+#include "recorder.h"
+
+/*
+ * A stack under test and what becomes of it. Each run of the stack is a process of its own; what it was told and did is in shared
+ * memory. "%" in specs and paths stands for the test's folder, which is on tmpfs where there is one.
+ */
+struct stack_case {
+	const char *name;
+	const char *filters[8];         /* NULL-terminated */
+	const char *files[FILES_MAX];   /* that are on a disk, and have records */
+	const char *volatile_files[2];  /* gone with the power */
+	unsigned queues;
+	uint64_t size_bytes;
+	uint64_t initial_stamp;         /* of every sector at first */
+	unsigned fail_permille;
+	bool write_through;             /* the disk has no cache */
+	void (*meanwhile)(struct load *l, uint64_t *random);
+};
+extern const struct stack_case stack_cases[]; /* name NULL ends them */
+
+struct harness {
+	const struct stack_case *c;
+	char dir[128];
+	struct world *world;
+	struct model *model;
+	uint64_t *stamps;        /* a verification's, shared */
+	uint64_t random;
+	uint64_t *results;       /* shared: [0] seed, [1] requests failed, [2] kills, [3] power losses, the rest a test's */
+	bool may_fail;           /* a failing child is an answer, and silent */
+	bool failed;
+};
+
+struct harness *harness_new(const struct stack_case *c, uint64_t seed);
+void harness_free(struct harness *h);
+
+/* A child process that does fn; 0, or the signal that killed it. Any other end is a failure, and so is none within five minutes. */
+int harness_child(struct harness *h, void (*fn)(struct harness *h, void *ctx), void *ctx, int64_t kill_after_us);
+/* In a child: */
+struct blk_stack *harness_open(struct harness *h, unsigned queues);
+void harness_close(struct harness *h, struct blk_stack *s);
+/* Opens the stack, reads all, checks, closes. */
+void harness_verify(struct harness *h, enum history_mode mode, uint64_t at, const char *what);
+
+enum ending { END_CLEAN, END_KILL, END_POWER };
+/* ops requests a queue, an ending, what follows from it. */
+void harness_life(struct harness *h, unsigned ops, enum ending ending);
+void harness_lose_files(struct harness *h); /* those on tmpfs */
+
+uint64_t harness_seed(void);
+uint64_t harness_number(const char *variable, uint64_t fallback);
+
+#endif

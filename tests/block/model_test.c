@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Random requests on every stack of cases.c, ended by close, kill and loss of power, against the model. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include <cmocka.h>
+
+#include "harness.h"
+
+#define DEFAULT_OPS 4000u
+#define RUN_OPS 600u /* of a queue, at most */
+
+static double seconds(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+}
+
+static void check(void **state)
+{
+	const struct stack_case *c = *state;
+	uint64_t seed = harness_seed(), ops = harness_number("MALLEE_MODEL_OPS", DEFAULT_OPS), done = 0;
+	struct harness *h = harness_new(c, seed);
+	double began = seconds();
+	unsigned lives = 0;
+
+	h->results[0] = seed;
+	print_message("%s: seed %llu\n", c->name, (unsigned long long)seed);
+	while (done < ops) {
+		unsigned n = 1 + (unsigned)random_below(&h->random, RUN_OPS);
+		uint64_t how = random_below(&h->random, 8);
+		harness_life(h, n, how < 2 ? END_CLEAN : how < 5 ? END_KILL : END_POWER);
+		done += n * c->queues;
+		lives++;
+	}
+	print_message("%s: %llu requests asked for in %u runs, %llu killed, %llu power losses, %llu failed; %llu sectors checked; %.1f s\n", c->name,
+		      (unsigned long long)done, lives, (unsigned long long)h->results[2], (unsigned long long)h->results[3],
+		      (unsigned long long)h->results[1], (unsigned long long)h->model->checked, seconds() - began);
+	assert_true(h->model->checked > 0);
+	harness_free(h);
+}
+
+int main(void)
+{
+	struct CMUnitTest tests[32];
+	unsigned count = 0;
+	const char *only = getenv("MALLEE_STACK");
+
+	for (const struct stack_case *c = stack_cases; c->name; c++) {
+		if (!only || strcmp(only, c->name) == 0)
+			tests[count++] = (struct CMUnitTest){ c->name, check, NULL, NULL, (void *)c };
+	}
+	return _cmocka_run_group_tests("block_model", tests, count, NULL, NULL);
+}

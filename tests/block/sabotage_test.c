@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The tests of this folder, tested: each fault of the filter `sabotage` must be found. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+#include "harness.h"
+
+#define LIVES 60u
+
+static bool is_found(const char *filter, enum ending ending)
+{
+	struct stack_case c = { .name = "sabotage", .filters = { filter }, .queues = 2, .size_bytes = 1 << 20 };
+	struct harness *h = harness_new(&c, harness_seed());
+	bool found;
+
+	h->may_fail = true;
+	for (unsigned i = 0; i < LIVES && !h->failed; i++)
+		harness_life(h, 100, ending);
+	found = h->failed;
+	harness_free(h);
+	return found;
+}
+
+static void test_lost_flush(void **state)
+{
+	assert_true(is_found("sabotage:how=no-flush", END_POWER));
+}
+
+static void test_lost_fua(void **state)
+{
+	assert_true(is_found("sabotage:how=no-fua", END_POWER));
+}
+
+static void test_hidden_cache(void **state)
+{
+	assert_true(is_found("sabotage:how=hidden-cache", END_POWER));
+}
+
+static void test_lost_write(void **state)
+{
+	assert_true(is_found("sabotage:how=lost-write", END_CLEAN));
+}
+
+static void test_misplaced_write(void **state)
+{
+	assert_true(is_found("sabotage:how=misplaced", END_CLEAN));
+}
+
+static void test_nothing_wrong(void **state)
+{
+	assert_false(is_found("sabotage:how=nothing", END_KILL));
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_lost_flush),
+		cmocka_unit_test(test_lost_fua),
+		cmocka_unit_test(test_hidden_cache),
+		cmocka_unit_test(test_lost_write),
+		cmocka_unit_test(test_misplaced_write),
+		cmocka_unit_test(test_nothing_wrong),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
