@@ -1,0 +1,509 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""Measure the block engine against what else serves blocks, and say what was compared with what.
+
+Each row runs ours and its peers in turn (A, B, A, B, …) on one file of this machine's disk, with one and the same client, and
+tells medians, the ratio of the pairs, their spread, and the servers' CPU per operation (utime + stime of the process from
+/proc). A peer that can be run in several ways is first tried in each, and measured in its fastest. Writes
+BUILD/bench/block.json, and every single run into BUILD/bench/block-runs.json.
+
+The exit code is 1 when a row could not be measured. A target that was missed is said in the table and is no error.
+"""
+import argparse
+import contextlib
+import json
+import os
+import re
+import shutil
+import socket
+import statistics
+import struct
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+SOURCE = Path(__file__).resolve().parent.parent
+BUILD = (SOURCE / os.environ.get("MALLEE_BUILD", "build")).resolve()
+BLOCKD = BUILD / "src" / "cmd" / "mallee-blockd"
+MASTER = BUILD / "bench" / "vhost-master"
+TICKS = os.sysconf("SC_CLK_TCK")
+MIB = 1 << 20
+START_S = 15
+
+
+class CannotMeasure(Exception):
+    """Something that a row needs is missing or failed: told, and counted."""
+
+
+def say(text=""):
+    print(text, flush=True)
+
+
+# ---- servers ----
+
+class Server:
+    """A program that serves until it is stopped. ready: the socket that tells that it does; None: at once."""
+
+    def __init__(self, name, command, ready, log):
+        self.name = name
+        self.command = [str(word) for word in command]
+        self.ready = ready
+        self.log = log
+        self.process = None
+
+    def __enter__(self):
+        if self.ready and os.path.exists(self.ready):
+            os.unlink(self.ready)
+        with open(self.log, "ab") as log:
+            try:
+                self.process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            except FileNotFoundError:
+                raise CannotMeasure(f"{self.command[0]} is missing") from None
+        deadline = time.monotonic() + START_S
+        while self.ready and not os.path.exists(self.ready):
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                self.__exit__()
+                raise CannotMeasure(f"{self.name} did not start: {last_line(self.log)} (all of it: {self.log})")
+            time.sleep(0.02)
+        time.sleep(0.1)
+        return self
+
+    def __exit__(self, *_):
+        if self.process and self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(20)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+
+    def cpu_s(self):
+        """CPU that the process has used, all of its threads."""
+        if self.process.poll() is not None:
+            raise CannotMeasure(f"{self.name} ended on its own: {last_line(self.log)} (all of it: {self.log})")
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / TICKS
+
+
+def last_line(path):
+    lines = Path(path).read_text(errors="replace").strip().splitlines()
+    return lines[-1] if lines else "it said nothing"
+
+
+class Bench:
+    """Where things are and how long a run takes."""
+
+    def __init__(self, args, folder):
+        self.args = args
+        self.folder = folder
+        self.file = Path(args.dir or folder) / "bench-disk.raw"
+        self.count = 0
+
+    def path(self, name):
+        self.count += 1
+        return str(self.folder / f"{self.count}-{name}")
+
+    def blockd(self, front, *, direct, filters=(), name="ours"):
+        sock = self.path("s")
+        command = [BLOCKD, "--name", "bench", "--back", f"file:path={self.file},direct={'on' if direct else 'off'}"]
+        for one in filters:
+            command += ["--filter", one]
+        server = Server(name, command + ["--front", f"{front}:socket={sock}"], sock, self.path("log"))
+        server.sock = sock
+        return server
+
+    def storage_daemon(self, *, direct, aio):
+        sock = self.path("s")
+        server = Server(f"qemu-storage-daemon (aio={aio})", [
+            "qemu-storage-daemon", "--blockdev",
+            f"driver=file,node-name=disk,filename={self.file},aio={aio},cache.direct={'on' if direct else 'off'}",
+            "--export", f"type=vhost-user-blk,id=export,node-name=disk,addr.type=unix,addr.path={sock},writable=on"],
+            sock, self.path("log"))
+        server.sock = sock
+        return server
+
+    def qemu_nbd(self, *, aio):
+        sock = self.path("s")
+        server = Server(f"qemu-nbd (aio={aio})", ["qemu-nbd", "--persistent", "--shared=16", "--format=raw", "--cache=writeback",
+                                                  f"--aio={aio}", f"--socket={sock}", self.file], sock, self.path("log"))
+        server.sock = sock
+        return server
+
+    def nbdkit(self, *, threads):
+        sock = self.path("s")
+        server = Server(f"nbdkit ({threads} threads)", ["nbdkit", "--foreground", "--unix", sock, "--threads", threads, "file", self.file],
+                        sock, self.path("log"))
+        server.sock = sock
+        return server
+
+    def make_file(self):
+        """Written through, not sparse: holes and unwritten extents are another thing to read."""
+        size = self.args.size * MIB
+        if self.file.exists() and self.file.stat().st_size == size:
+            return
+        say(f"writing {self.args.size} MiB into {self.file} …")
+        block = os.urandom(MIB)
+        with open(self.file, "wb") as f:
+            for _ in range(self.args.size):
+                f.write(block)
+            f.flush()
+            os.fsync(f.fileno())
+
+    def warm(self):
+        """All of it in the page cache."""
+        with open(self.file, "rb") as f:
+            while f.read(16 * MIB):
+                pass
+
+    def cool(self):
+        """None of it in the page cache."""
+        with open(self.file, "rb") as f:
+            os.fsync(f.fileno())
+            os.posix_fadvise(f.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+# ---- clients: each answers {"iops", "ops", "seconds"} ----
+
+def run_json(command, seconds):
+    try:
+        done = subprocess.run([str(word) for word in command], stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                              timeout=seconds + 60)
+    except FileNotFoundError:
+        raise CannotMeasure(f"{command[0]} is missing") from None
+    except subprocess.TimeoutExpired:
+        raise CannotMeasure(f"{command[0]} hung") from None
+    start = done.stdout.find("{")
+    if done.returncode or start < 0:
+        raise CannotMeasure(f"{command[0]}: exit code {done.returncode}: {(done.stderr or done.stdout).strip()[-300:]}")
+    return json.loads(done.stdout[start:])
+
+
+def fio(bench, engine, target, *, rw, block, depth):
+    args = ["fio", "--name=run", f"--ioengine={engine}", *target, f"--rw={rw}", f"--bs={block}", f"--iodepth={depth}", "--time_based",
+            f"--runtime={bench.args.seconds}", f"--size={bench.args.size}M", "--randrepeat=0", "--norandommap", "--output-format=json"]
+    job = run_json(args, bench.args.seconds)["jobs"][0]
+    if job["error"]:
+        raise CannotMeasure(f"fio: error {job['error']}")
+    ops, seconds = job["read"]["total_ios"], job["read"]["runtime"] / 1000
+    return {"iops": ops / seconds, "ops": ops, "seconds": seconds,
+            "client_cpu_s": (job["usr_cpu"] + job["sys_cpu"]) / 100 * job["job_runtime"] / 1000}
+
+
+def fio_nbd(bench, server, *, rw, block, depth):
+    return fio(bench, "nbd", [f"--uri=nbd+unix:///?socket={server.sock}"], rw=rw, block=block, depth=depth)
+
+
+def vhost(bench, server, *, depth):
+    if not MASTER.exists():
+        raise CannotMeasure(f"{MASTER} is not built")
+    result = run_json([MASTER, "--socket", server.sock, "--rw", "randread", "--block", 4096, "--depth", depth,
+                       "--seconds", bench.args.seconds, "--json"], bench.args.seconds)
+    return {"iops": result["iops"], "ops": result["ops"], "seconds": result["seconds"]}
+
+
+# ---- runs, pairs, rows ----
+
+class Side:
+    """One of those compared: how it is measured, and what came of it."""
+
+    def __init__(self, name, measure):
+        self.name = name
+        self.measure = measure  # () -> {"iops", "ops", "seconds", "cpu_s"}
+        self.runs = []
+
+    def run(self):
+        result = self.measure()
+        result["cpu_us_per_op"] = result["cpu_s"] / result["ops"] * 1e6
+        self.runs.append(result)
+        return result
+
+    def median(self, key):
+        return statistics.median(run[key] for run in self.runs)
+
+
+def served(server, client):
+    """A side whose server runs on and is asked by client(server)."""
+    def measure():
+        before = server.cpu_s()
+        result = client(server)
+        result["cpu_s"] = server.cpu_s() - before
+        return result
+    return Side(server.name, measure)
+
+
+def fastest(variants, client, what):
+    """Of the ways to run a peer: that with the most operations in a run of its own."""
+    best, best_iops = None, 0
+    for make in variants:
+        with make() as server:
+            try:
+                iops = client(server)["iops"]
+            except CannotMeasure as reason:
+                say(f"    {server.name}: {reason}")
+                continue
+            say(f"    {server.name}: {iops:,.0f} a second, tried for {what}")
+            if iops > best_iops:
+                best, best_iops = make, iops
+    if not best:
+        raise CannotMeasure("the peer could not be measured in any way")
+    return best
+
+
+def play(bench, sides, scale, unit):
+    """The runs in turn, with progress."""
+    for turn in range(bench.args.pairs):
+        shown = []
+        for side in sides if turn % 2 == 0 else sides[::-1]:
+            run = side.run()
+            shown.append((sides.index(side), f"{side.name} {run['iops'] * scale:,.0f} {unit}, {run['cpu_us_per_op']:.2f} µs"))
+        say(f"    {turn + 1}/{bench.args.pairs}  " + "   ".join(text for _, text in sorted(shown)))
+
+
+def spread(values):
+    """Half the distance between the extremes, relative to the median."""
+    middle = statistics.median(values)
+    return (max(values) - min(values)) / 2 / middle if middle else 0.0
+
+
+def compare(name, ours, peer, unit, scale, *, at_least=None, cpu_at_most=None):
+    """The row of two sides. Pairs are compared run by run: what a busy machine does to both cancels out."""
+    ratios = [a["iops"] / b["iops"] for a, b in zip(ours.runs, peer.runs)]
+    cpu = [a["cpu_us_per_op"] / b["cpu_us_per_op"] for a, b in zip(ours.runs, peer.runs) if b["cpu_us_per_op"]]
+    ratio, cpu_ratio = statistics.median(ratios), statistics.median(cpu) if cpu else None
+    targets, passed = [], True
+    if at_least is not None:
+        targets.append(f"{at_least:g}x")
+        passed = passed and ratio >= at_least
+    if cpu_at_most is not None:
+        targets.append(f"CPU {cpu_at_most:g}x")
+        passed = passed and cpu_ratio is not None and cpu_ratio <= cpu_at_most
+    return {"name": name, "unit": unit, "ours": ours.median("iops") * scale, "peer": peer.median("iops") * scale, "peer_name": peer.name,
+            "ratio": ratio, "cpu_ratio": cpu_ratio, "target": ", ".join(targets), "pass": passed, "spread": spread(ratios),
+            "ours_cpu_us_per_op": ours.median("cpu_us_per_op"), "peer_cpu_us_per_op": peer.median("cpu_us_per_op"),
+            "runs": {"ours": ours.runs, "peer": peer.runs}}
+
+
+def row_vhost_cached(bench):
+    name = "vhost-user-blk, cached, 4k random read, QD32, 1 queue"
+    bench.warm()
+
+    def client(server):
+        return vhost(bench, server, depth=32)
+    peer = fastest([lambda a=a: bench.storage_daemon(direct=False, aio=a) for a in ("threads", "io_uring")], client, "the cached row")
+    with bench.blockd("vhost-user", direct=False) as a, peer() as b:
+        ours, theirs = served(a, client), served(b, client)
+        play(bench, [ours, theirs], 1, "IOPS")
+    return [compare(name, ours, theirs, "IOPS", 1, at_least=2.0, cpu_at_most=0.5)]
+
+
+def row_vhost_direct(bench):
+    name = "vhost-user-blk, O_DIRECT disk, 4k random read, QD32"
+    bench.cool()
+
+    def client(server):
+        return vhost(bench, server, depth=32)
+
+    def host():
+        result = fio(bench, "io_uring", [f"--filename={bench.file}", "--direct=1"], rw="randread", block="4k", depth=32)
+        result["cpu_s"] = result["client_cpu_s"]
+        return result
+    peer = fastest([lambda a=a: bench.storage_daemon(direct=True, aio=a) for a in ("native", "io_uring")], client, "the O_DIRECT row")
+    with bench.blockd("vhost-user", direct=True) as a, peer() as b:
+        ours, fio_side, theirs = served(a, client), Side("fio on the host (io_uring)", host), served(b, client)
+        play(bench, [ours, fio_side, theirs], 1, "IOPS")
+    return [compare(name, ours, fio_side, "IOPS", 1, at_least=0.95),
+            compare(f"{name}: CPU", ours, theirs, "IOPS", 1, cpu_at_most=0.6)]
+
+
+def rows_nbd(bench, name, unit, scale, load, qemu_target, nbdkit_target):
+    bench.warm()
+
+    def client(server):
+        return fio_nbd(bench, server, **load)
+    qemu = fastest([lambda a=a: bench.qemu_nbd(aio=a) for a in ("threads", "io_uring")], client, "this row")
+    kit = fastest([lambda t=t: bench.nbdkit(threads=t) for t in (16, 4)], client, "this row")
+    with bench.blockd("nbd", direct=False) as a, qemu() as b, kit() as c:
+        ours, theirs, others = served(a, client), served(b, client), served(c, client)
+        play(bench, [ours, theirs, others], scale, unit)
+    return [compare(name, ours, theirs, unit, scale, at_least=qemu_target),
+            compare(name, ours, others, unit, scale, at_least=nbdkit_target)]
+
+
+def row_nbd_random(bench):
+    return rows_nbd(bench, "NBD, unix socket, cached, 4k random read, QD32", "IOPS", 1, {"rw": "randread", "block": "4k", "depth": 32}, 2.0, 1.3)
+
+
+def row_nbd_sequential(bench):
+    return rows_nbd(bench, "NBD, unix socket, cached, 1M sequential read, QD8", "MB/s", MIB / 1e6, {"rw": "read", "block": "1M", "depth": 8},
+                    2.5, 1.2)
+
+
+def row_guest(bench):
+    """A guest on the disk model at 110 MB/s: its dd against the host's. Comes with the volumes of instances."""
+    raise NotImplementedError
+
+
+# ---- idle ----
+
+def nbd_attach(path):
+    """An NBD client that has chosen the export and asks for nothing. (The protocol: "Newstyle negotiation", NBD_OPT_GO.)"""
+    client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    client.settimeout(10)
+    client.connect(path)
+
+    def take(size):
+        data = b""
+        while len(data) < size:
+            part = client.recv(size - len(data))
+            if not part:
+                raise CannotMeasure("the NBD server closed the connection")
+            data += part
+        return data
+    if take(18)[:16] != b"NBDMAGICIHAVEOPT":
+        raise CannotMeasure("no NBD server")
+    client.sendall(struct.pack(">I", 3))  # fixed newstyle, no zeroes
+    client.sendall(struct.pack(">8sIIIH", b"IHAVEOPT", 7, 6, 0, 0))
+    while True:
+        _, _, kind, size = struct.unpack(">QIII", take(20))
+        take(size)
+        if kind == 1:
+            return client
+        if kind & 0x80000000:
+            raise CannotMeasure(f"NBD_OPT_GO was refused: {kind:#x}")
+
+
+def anonymous_bytes(pid):
+    text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    return int(re.search(r"^Anonymous: +(\d+) kB", text, re.M).group(1)) * 1024
+
+
+def row_idle(bench):
+    name = "an idle attached volume, readahead and coalesce in its stack"
+    buffer = Path("/dev/shm") / f"mallee-bench-{os.getpid()}"
+    help_text = subprocess.run([BLOCKD, "--help"], capture_output=True, text=True, check=False).stdout
+    filters = [f"coalesce:buffer={buffer}"] if "--filter coalesce " in help_text else []
+    filters += ["readahead"] if "--filter readahead " in help_text else []
+    try:
+        with bench.blockd("nbd", direct=True, filters=filters) as server:
+            fio_nbd(bench, server, rw="read", block="64k", depth=1)  # it has worked before: what it took then counts
+            with contextlib.closing(nbd_attach(server.sock)):
+                say("    idle for 10 s after a run of 64k reads …")
+                time.sleep(10)
+                own = anonymous_bytes(server.process.pid)
+                tmpfs = buffer.stat().st_blocks * 512 if buffer.exists() else 0
+                before = server.cpu_s()
+                time.sleep(10)
+                cpu_ms = (server.cpu_s() - before) * 1000
+    finally:
+        buffer.unlink(missing_ok=True)
+    used = (own + tmpfs) / 1e6
+    run = {"anonymous_bytes": own, "tmpfs_bytes": tmpfs, "cpu_ms_in_10_s": cpu_ms, "filters": filters}
+    say(f"    {used:.2f} MB ({own / 1e6:.2f} anonymous, {tmpfs / 1e6:.2f} tmpfs), {cpu_ms:.0f} ms of CPU in 10 s")
+    return [{"name": name, "unit": "MB", "ours": used, "peer": None, "peer_name": None, "ratio": None, "cpu_ratio": None,
+             "target": "4 MB, no CPU", "pass": used <= 4 and cpu_ms == 0, "spread": 0.0, "runs": {"ours": [run]}}]
+
+
+ROWS = {
+    "vhost-cached": row_vhost_cached,
+    "vhost-direct": row_vhost_direct,
+    "nbd-random": row_nbd_random,
+    "nbd-sequential": row_nbd_sequential,
+    # "guest": row_guest,
+    "idle": row_idle,
+}
+
+
+# ---- the report ----
+
+def number(value):
+    return "-" if value is None else f"{value:,.0f}" if value >= 100 else f"{value:.2f}"
+
+
+def print_table(results):
+    table = [("", "ours", "peer", "", "ratio", "CPU ratio", "spread", "target", "")]
+    for r in results:
+        table.append((r["name"], f"{number(r['ours'])} {r['unit']}", number(r["peer"]), r["peer_name"] or "",
+                      f"{r['ratio']:.2f}" if r["ratio"] else "-", f"{r['cpu_ratio']:.2f}" if r["cpu_ratio"] is not None else "-",
+                      f"±{r['spread'] * 100:.0f} %", r["target"],
+                      "NOT MEASURED" if r["pass"] is None else "ok" if r["pass"] else "missed"))
+    widths = [max(len(line[i]) for line in table) for i in range(len(table[0]))]
+    say()
+    for line in table:
+        say("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip())
+
+
+def describe_machine():
+    model = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.M)
+    load = os.getloadavg()[0]
+    say(f"{os.cpu_count()} × {model.group(1) if model else 'CPU'}, Linux {os.uname().release}, load {load:.1f}")
+    if load > 0.5:
+        say("this machine is doing other things: trust the ratios, not the rates")
+    for program in ("fio", "qemu-storage-daemon", "qemu-nbd", "nbdkit"):
+        if not shutil.which(program):
+            say(f"{program} is missing: `make bench-block` installs it")
+            continue
+        out = subprocess.run([program, "--version"], capture_output=True, text=True, check=False).stdout.strip().splitlines()
+        say(f"  {out[0] if out else program}")
+
+
+def not_measured(key, reason):
+    return {"name": key, "unit": "", "ours": None, "peer": None, "peer_name": None, "ratio": None, "cpu_ratio": None, "target": "",
+            "pass": None, "spread": 0.0, "error": reason, "runs": {}}
+
+
+def measure_row(bench, key, results):
+    """0, or 1 when it could not be measured."""
+    say(f"\n{key}: {args_text(bench)}")
+    try:
+        results += ROWS[key](bench)
+        return 0
+    except CannotMeasure as reason:
+        say(f"    not measured: {reason}")
+        results.append(not_measured(key, str(reason)))
+        return 1
+
+
+def args_text(bench):
+    return f"{bench.args.pairs} runs each in turn, {bench.args.seconds} s a run, on {bench.file} of {bench.args.size} MiB"
+
+
+def write_results(out, results):
+    runs = {f"{r['name']} | {r['peer_name']}": r.pop("runs") for r in results}
+    (out / "block.json").write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n")
+    (out / "block-runs.json").write_text(json.dumps(runs, indent=2, ensure_ascii=False) + "\n")
+    say(f"\nwritten: {out}/block.json; every run: {out}/block-runs.json")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("rows", nargs="*", metavar="ROW", help=f"only these: {', '.join(ROWS)}")
+    parser.add_argument("--pairs", type=int, default=5, help="runs of each side (5)")
+    parser.add_argument("--seconds", type=int, default=4, help="of a run (4)")
+    parser.add_argument("--size", type=int, default=512, metavar="MIB", help="of the file (512)")
+    parser.add_argument("--dir", help="folder of the file; its disk is the one measured (BUILD/bench)")
+    args = parser.parse_args()
+    unknown = [row for row in args.rows if row not in ROWS]
+    if unknown:
+        parser.error(f"there is no row {unknown[0]}")
+    out = BUILD / "bench"
+    work = out / "run"
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    bench = Bench(args, work)
+    describe_machine()
+    results, failed = [], 0
+    try:
+        bench.make_file()
+        for key in args.rows or ROWS:
+            failed += measure_row(bench, key, results)
+    finally:
+        bench.file.unlink(missing_ok=True)
+    print_table(results)
+    say("not in this table yet: a guest on the disk model against the host's dd on the same disk")
+    write_results(out, results)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
