@@ -341,7 +341,7 @@ static unsigned tk_ops(unsigned fallback)
 {
 	const char *t = getenv("MALLEE_MODEL_OPS");
 
-	return t ? (unsigned)strtoul(t, NULL, 10) : fallback;
+	return t ? (unsigned)strtoul(t, NULL, 10) : TK_SLOW ? fallback / 4 : fallback;
 }
 
 static uint64_t tk_seed(void)

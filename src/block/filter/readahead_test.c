@@ -83,10 +83,11 @@ static void test_synchronous_reader_gets_the_disk(void **state)
 	struct blk_stack *s = open_on(d, "readahead", 1);
 
 	memset(d->now, 1, d->size);
-	uint64_t rate = tk_sync_rate(s, BLK_READ, 0, 48 * MIB, 65536, false);
+	uint64_t rate = tk_sync_rate(s, BLK_READ, 0, 32 * MIB, 65536, false);
 	print_message("64 kB at depth 1: %.1f MB/s of %.1f\n", (double)rate / 1e6, RATE / 1e6);
-	assert_true(rate > RATE * 6 / 10); /* a busy machine; what it reaches is printed */
-	assert_true(tk_counter(s, "hits") > 700);
+	if (!TK_SLOW)
+		assert_true(rate > RATE * 4 / 10); /* a busy machine; what it reaches is printed */
+	assert_true(tk_counter(s, "hits") > 450);
 	assert_true(tk_counter(s, "streams_found") == 1);
 	assert_true(d->background > 100);
 	close_all(s, d);
@@ -94,12 +95,12 @@ static void test_synchronous_reader_gets_the_disk(void **state)
 
 static void test_fast_disk_gets_a_larger_window(void **state)
 {
-	struct tk_disk *d = tk_disk_new(256 * MIB);
+	struct tk_disk *d = tk_disk_new(64 * MIB);
 	struct blk_stack *s = open_on(d, "readahead", 1);
 
 	d->rate = 2000000000;
 	d->overhead_ns = 10000;
-	uint64_t rate = tk_sync_rate(s, BLK_READ, 0, 256 * MIB, 65536, false);
+	uint64_t rate = tk_sync_rate(s, BLK_READ, 0, 64 * MIB, 65536, false);
 	print_message("2 GB/s disk: %.0f MB/s\n", (double)rate / 1e6);
 	assert_true(tk_counter(s, "unused_bytes") < 4 * MIB);
 	close_all(s, d);
