@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "base/text.h"
+#include "hyper/disk_priv.h"
 #include "hyper/kvm_priv.h"
 
 /* Text for an attribute or an element. XML 1.0 has no way to write control bytes. */
@@ -54,7 +56,7 @@ static void put(struct buf *out, int *r, const char *before, const char *text, c
 	buf_puts(out, after);
 }
 
-static void put_address(struct buf *out, enum kvm_port port)
+static void put_address(struct buf *out, unsigned int port)
 {
 	buf_printf(
 	    out,
@@ -85,7 +87,6 @@ static void put_dmi(struct buf *out, int *r, const struct hyper_machine *m, stru
 {
 	buf_puts(out, "  <os>\n"
 		      "    <type arch='x86_64' machine='q35'>hvm</type>\n"
-		      "    <boot dev='hd'/>\n"
 		      "    <smbios mode='sysinfo'/>\n"
 		      "  </os>\n"
 		      "  <sysinfo type='smbios'>\n"
@@ -130,30 +131,120 @@ static void put_cpu(struct buf *out, enum hyper_accel accel)
 		      "  <on_crash>destroy</on_crash>\n");
 }
 
-/* The disk is a file whose blocks were all written beforehand. A guest's TRIM is ignored: it would
- * punch holes into the file, and every later write there would wait for the host's file system to
- * allocate and convert an extent. */
-static void put_disk(struct buf *out, int *r, const struct hyper_machine *m, bool direct_io,
-		     struct error *e)
+void kvm_disk_id(const struct hyper_disk *d, char id[static KVM_DISK_ID_BYTES])
+{
+	if (d->boot)
+		snprintf(id, KVM_DISK_ID_BYTES, "ua-boot-%s", d->serial);
+	else
+		snprintf(id, KVM_DISK_ID_BYTES, "ua-disk%d-%s", d->slot, d->serial);
+}
+
+int kvm_disk_id_parse(const char *id, struct hyper_disk *ret)
+{
+	struct hyper_disk d = {.slot = -1};
+	char place[8];
+	int end = 0;
+
+	if (sscanf(id, "ua-%7[a-z0-9]-%n", place, &end) != 1 || end == 0)
+		return -EINVAL;
+	d.boot = str_eq(place, "boot");
+	if (!d.boot) {
+		int64_t slot;
+
+		if (!str_prefix(place, "disk") ||
+		    parse_i64(place + 4, 0, HYPER_DISK_SLOTS - 1, &slot) < 0)
+			return -EINVAL;
+		d.slot = (int)slot;
+	}
+	d.serial = id + end;
+	*ret = d;
+	return 0;
+}
+
+static void put_target(struct buf *out, int *r, const struct hyper_disk *d, struct error *e)
+{
+	char id[KVM_DISK_ID_BYTES];
+
+	buf_printf(out, "      <target dev='vd%c' bus='virtio'/>\n", d->boot ? 'a' : 'b' + d->slot);
+	if (d->boot)
+		buf_puts(out, "      <boot order='1'/>\n");
+	if (d->serial && d->kind == HYPER_DISK_FILE) /* of the other kind libvirt refuses it */
+		put(out, r, "      <serial>", d->serial, "</serial>\n", e);
+	if (d->serial) {
+		kvm_disk_id(d, id);
+		put(out, r, "      <alias name='", id, "'/>\n", e);
+	}
+	put_address(out, d->boot ? KVM_PORT_DISK : KVM_PORT_SPARE_FIRST + (unsigned int)d->slot);
+	buf_puts(out, "    </disk>\n");
+}
+
+/* A file's blocks were all written beforehand. A guest's TRIM is ignored: it would punch holes into
+ * the file, and every later write there would wait for the host's file system to allocate and
+ * convert an extent. */
+static void put_file_disk(struct buf *out, int *r, const struct hyper_disk *d, bool direct_io,
+			  struct error *e)
 {
 	buf_printf(
 	    out,
 	    "    <disk type='file' device='disk'>\n"
-	    "      <driver name='qemu' type='raw' cache='%s' io='%s' discard='ignore' iothread='1'/>\n",
+	    "      <driver name='qemu' type='raw' cache='%s' io='%s' discard='ignore' iothread='1'",
 	    direct_io ? "none" : "writeback", direct_io ? "native" : "threads");
-	put(out, r, "      <source file='", m->root_path, "'/>\n", e);
-	buf_puts(out, "      <target dev='vda' bus='virtio'/>\n");
-	put_address(out, KVM_PORT_DISK);
-	buf_puts(out, "    </disk>\n");
+	if (d->queues > 1)
+		buf_printf(out, " queues='%d'", d->queues);
+	buf_puts(out, "/>\n");
+	put(out, r, "      <source file='", d->path, "'/>\n", e);
+	put_target(out, r, d, e);
 }
 
-static void put_devices(struct buf *out, int *r, const struct hyper_machine *m, bool direct_io,
-			struct error *e)
+/* Without a number of queues QEMU asks for one a vCPU, and the server may have fewer. */
+static void put_vhost_user_disk(struct buf *out, int *r, const struct hyper_disk *d,
+				struct error *e)
+{
+	buf_printf(out,
+		   "    <disk type='vhostuser' device='disk'>\n"
+		   "      <driver name='qemu' type='raw' queues='%d' queue_size='%d'/>\n",
+		   MAX_OF(d->queues, 1), KVM_QUEUE_SIZE);
+	put(out, r, "      <source type='unix' path='", d->path, "'>\n", e);
+	buf_puts(out, "        <reconnect enabled='yes' timeout='1'/>\n"
+		      "      </source>\n");
+	put_target(out, r, d, e);
+}
+
+static void put_disks(struct buf *out, int *r, const struct hyper_machine *m,
+		      kvm_direct_io_fn *direct_io, struct error *e)
+{
+	struct hyper_disk root = {.kind = HYPER_DISK_FILE, .path = m->root_path, .boot = true};
+
+	if (m->root_path)
+		put_file_disk(out, r, &root, direct_io(m->root_path), e);
+	for (size_t i = 0; i < m->disk_count; i++) {
+		const struct hyper_disk *d = &m->disks[i];
+
+		if (d->kind == HYPER_DISK_FILE)
+			put_file_disk(out, r, d, direct_io(d->path), e);
+		else
+			put_vhost_user_disk(out, r, d, e);
+	}
+}
+
+int kvm_disk_xml(const struct hyper_disk *d, bool direct_io, struct buf *out, struct error *e)
+{
+	int r = hyper_disk_check(d, e);
+
+	if (r == 0 && d->kind == HYPER_DISK_FILE)
+		put_file_disk(out, &r, d, direct_io, e);
+	else if (r == 0)
+		put_vhost_user_disk(out, &r, d, e);
+	return r;
+}
+
+static void put_devices(struct buf *out, int *r, const struct hyper_machine *m,
+			kvm_direct_io_fn *direct_io, struct error *e)
 {
 	buf_puts(out, "  <devices>\n");
 	put_root_ports(out);
 	buf_puts(out, "    <controller type='usb' model='none'/>\n");
-	put_disk(out, r, m, direct_io, e);
+	put_disks(out, r, m, direct_io, e);
 
 	buf_puts(out, "    <interface type='ethernet'>\n");
 	put(out, r, "      <mac address='", m->mac, "'/>\n", e);
@@ -176,11 +267,13 @@ static void put_devices(struct buf *out, int *r, const struct hyper_machine *m, 
 		      "  </devices>\n");
 }
 
-int kvm_domain_xml(const struct hyper_machine *m, enum hyper_accel accel, bool direct_io,
-		   struct buf *out, struct error *e)
+int kvm_domain_xml(const struct hyper_machine *m, enum hyper_accel accel,
+		   kvm_direct_io_fn *direct_io, struct buf *out, struct error *e)
 {
-	int r = 0;
+	int r = hyper_disks_check(m, e);
 
+	if (r < 0)
+		return r;
 	buf_printf(out, "<domain type='%s'>\n", accel == HYPER_ACCEL_KVM ? "kvm" : "qemu");
 	put(out, &r, "  <name>", m->name, "</name>\n", e);
 	put(out, &r, "  <uuid>", m->uuid, "</uuid>\n", e);

@@ -25,6 +25,16 @@ static const struct hyper_machine machine = {
     .gid = 1900004097,
 };
 
+static bool yes(const char *path)
+{
+	return true;
+}
+
+static bool no(const char *path)
+{
+	return false;
+}
+
 /* The golden files are what was looked at with `virsh define --validate`. MALLEE_UPDATE_GOLDEN=1
  * writes them anew. */
 static void assert_golden(const char *name, const struct buf *xml)
@@ -44,12 +54,120 @@ static void test_golden(void **state)
 	struct buf xml = BUF_INIT;
 	struct error e = {0};
 
-	assert_int_equal(kvm_domain_xml(&machine, HYPER_ACCEL_TCG, true, &xml, &e), 0);
+	assert_int_equal(kvm_domain_xml(&machine, HYPER_ACCEL_TCG, yes, &xml, &e), 0);
 	assert_golden("domain-tcg.xml", &xml);
 	buf_reset(&xml);
-	assert_int_equal(kvm_domain_xml(&machine, HYPER_ACCEL_KVM, false, &xml, &e), 0);
+	assert_int_equal(kvm_domain_xml(&machine, HYPER_ACCEL_KVM, no, &xml, &e), 0);
 	assert_golden("domain-kvm-buffered.xml", &xml);
 	buf_done(&xml);
+}
+
+static const struct hyper_disk disks[] = {
+    {.kind = HYPER_DISK_VHOST_USER,
+     .path = "/var/lib/mallee/nc/instances/i-0123456789abcdef0/vol0fedcba9876543210.sock",
+     .serial = "vol0fedcba9876543210",
+     .queues = 2,
+     .boot = true},
+    {.kind = HYPER_DISK_VHOST_USER,
+     .path = "/var/lib/mallee/nc/instances/i-0123456789abcdef0/vol0123456789abcdef0.sock",
+     .serial = "vol0123456789abcdef0",
+     .slot = 0},
+    {.kind = HYPER_DISK_FILE,
+     .path = "/var/lib/mallee/nc/instances/i-0123456789abcdef0/ephemeral0.raw",
+     .serial = "ephemeral0",
+     .slot = 15},
+};
+
+static struct hyper_machine machine_of(const struct hyper_disk *list, size_t count)
+{
+	struct hyper_machine m = machine;
+
+	m.root_path = NULL;
+	m.disks = list;
+	m.disk_count = count;
+	return m;
+}
+
+static void test_golden_disks(void **state)
+{
+	struct hyper_machine m = machine_of(disks, ARRAY_SIZE(disks));
+	struct buf xml = BUF_INIT;
+	struct error e = {0};
+
+	assert_int_equal(kvm_domain_xml(&m, HYPER_ACCEL_TCG, yes, &xml, &e), 0);
+	assert_golden("domain-disks.xml", &xml);
+	buf_reset(&xml);
+	assert_int_equal(kvm_disk_xml(&disks[2], false, &xml, &e), 0);
+	assert_golden("disk.xml", &xml);
+	buf_done(&xml);
+}
+
+static void test_disk_ids(void **state)
+{
+	static const char *const bad[] = {"virtio-disk0",  "ua-disk16-vol", "ua-disk-1-vol",
+					  "ua-disk-vol",   "ua-other-vol",  "ua-bootvol",
+					  "ua-disk1x-vol", "",		    "net0"};
+	char id[KVM_DISK_ID_BYTES];
+	struct hyper_disk d;
+
+	kvm_disk_id(&disks[0], id);
+	assert_string_equal(id, "ua-boot-vol0fedcba9876543210");
+	assert_int_equal(kvm_disk_id_parse(id, &d), 0);
+	assert_true(d.boot);
+	assert_string_equal(d.serial, disks[0].serial);
+	kvm_disk_id(&disks[2], id);
+	assert_string_equal(id, "ua-disk15-ephemeral0");
+	assert_int_equal(kvm_disk_id_parse(id, &d), 0);
+	assert_false(d.boot);
+	assert_int_equal(d.slot, 15);
+	assert_string_equal(d.serial, "ephemeral0");
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
+		assert_int_equal(kvm_disk_id_parse(bad[i], &d), -EINVAL);
+}
+
+static void assert_refused(const struct hyper_machine *m)
+{
+	struct buf xml = BUF_INIT;
+	struct error e = {0};
+
+	assert_int_equal(kvm_domain_xml(m, HYPER_ACCEL_TCG, yes, &xml, &e), -EINVAL);
+	assert_string_equal(e.code, "InvalidParameterValue");
+	buf_done(&xml);
+}
+
+static void test_disks_that_cannot_be(void **state)
+{
+	static const struct hyper_disk ok = {.path = "/d", .serial = "vol-1"};
+	struct hyper_disk bad[] = {ok, ok, ok, ok, ok, ok, ok, ok};
+	struct hyper_machine m = machine_of(NULL, 0);
+	char path[200] = "/";
+
+	assert_refused(&m); /* nothing to boot from */
+	m = machine_of(disks, 1);
+	m.root_path = "/two";
+	assert_refused(&m);
+	bad[0].slot = -1;
+	bad[1].slot = HYPER_DISK_SLOTS;
+	bad[2].serial = "vol0123456789abcdef01";
+	bad[3].serial = "a b";
+	bad[4].serial = NULL;
+	bad[5].path = "relative";
+	bad[6].queues = 17;
+	memset(path, 'x', sizeof(path) - 1);
+	path[0] = '/';
+	bad[7].path = path;
+	bad[7].kind = HYPER_DISK_VHOST_USER;
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+		m = machine_of(&bad[i], 1);
+		m.root_path = "/r";
+		assert_refused(&m);
+	}
+	m = machine_of((struct hyper_disk[]){ok, ok}, 2); /* the serial, and the slot, twice */
+	m.root_path = "/r";
+	assert_refused(&m);
+	m = machine_of((struct hyper_disk[]){ok, {.path = "/e", .serial = "vol-2"}}, 2);
+	m.root_path = "/r";
+	assert_refused(&m);
 }
 
 static char *xpath(xmlDocPtr doc, const char *expr)
@@ -80,7 +198,7 @@ static void test_hostile_names_stay_text(void **state)
 	xmlDocPtr doc;
 
 	m.root_path = "/srv/a'/><disk type=\"block\">&amp;<!--/r\xc3\xb6ot.raw";
-	assert_int_equal(kvm_domain_xml(&m, HYPER_ACCEL_TCG, true, &xml, &e), 0);
+	assert_int_equal(kvm_domain_xml(&m, HYPER_ACCEL_TCG, yes, &xml, &e), 0);
 	doc = xmlReadMemory(xml.data, (int)xml.len, NULL, NULL, XML_PARSE_NONET);
 	assert_non_null(doc);
 	assert_xpath(doc, "string(/domain/devices/disk/source/@file)", m.root_path);
@@ -99,7 +217,7 @@ static void test_what_xml_cannot_hold_is_refused(void **state)
 		struct error e = {0};
 
 		m.console_path = bad[i];
-		assert_int_equal(kvm_domain_xml(&m, HYPER_ACCEL_TCG, true, &xml, &e), -EINVAL);
+		assert_int_equal(kvm_domain_xml(&m, HYPER_ACCEL_TCG, yes, &xml, &e), -EINVAL);
 		assert_string_equal(e.code, "InvalidParameterValue");
 		buf_done(&xml);
 	}
@@ -112,7 +230,7 @@ static void test_pci_tree(void **state)
 	struct error e = {0};
 	xmlDocPtr doc;
 
-	assert_int_equal(kvm_domain_xml(&machine, HYPER_ACCEL_KVM, true, &xml, &e), 0);
+	assert_int_equal(kvm_domain_xml(&machine, HYPER_ACCEL_KVM, yes, &xml, &e), 0);
 	doc = xmlReadMemory(xml.data, (int)xml.len, NULL, NULL, XML_PARSE_NONET);
 	assert_non_null(doc);
 	assert_xpath(doc, "count(//controller[@model='pcie-root-port'])", "20");
@@ -172,6 +290,9 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(test_golden),
+	    cmocka_unit_test(test_golden_disks),
+	    cmocka_unit_test(test_disk_ids),
+	    cmocka_unit_test(test_disks_that_cannot_be),
 	    cmocka_unit_test(test_hostile_names_stay_text),
 	    cmocka_unit_test(test_what_xml_cannot_hold_is_refused),
 	    cmocka_unit_test(test_pci_tree),

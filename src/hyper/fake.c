@@ -14,6 +14,9 @@
  *   <instance id or *> ignores-shutdown     the guest does not listen to ACPI
  *   <instance id or *> powers-off           the guest switches itself off
  *   <instance id or *> crashes              the guest's QEMU dies
+ *   <instance id or *> keeps-disks          the guest lets go of no disk (but for force)
+ *   <instance id or *> attach-fails         disk_attach() fails for good
+ *   <instance id or *> attach-unreachable   disk_attach() fails as if nobody served the disk
  */
 #include <assert.h>
 #include <dirent.h>
@@ -27,6 +30,7 @@
 
 #include "base/clock.h"
 #include "base/text.h"
+#include "hyper/disk_priv.h"
 #include "hyper/fake_priv.h"
 #include "os/file.h"
 
@@ -34,35 +38,8 @@
 #define FAKE_START_MS 50
 #define FAKE_SHUTDOWN_MS 100
 #define FAKE_CONF_MS 200 /* how often fake.conf is looked at */
-#define FAKE_BUCKETS 4096
 
-struct machine {
-	struct machine *next;
-	enum hyper_state state,
-	    next_state; /* next_state: after due_mono_ms, when due_mono_ms > 0 */
-	enum hyper_off_reason off_reason;
-	int64_t due_mono_ms;
-	char *name;
-	const char *id; /* in name */
-};
-
-struct fake {
-	uint32_t magic;
-	char *cloud_id, *dir, *conf_path;
-	pthread_mutex_t lock; /* all below */
-	pthread_cond_t changed;
-	struct machine *buckets[FAKE_BUCKETS];
-	size_t changing; /* machines with a due time */
-	struct fake_rules *rules;
-	struct timespec conf_time;
-	bool stopping, thread_started;
-	pthread_t thread;
-	void (*watch_fn)(void *ctx, const char *name);
-	void *watch_ctx;
-};
-#define FAKE_MAGIC 0x66616b31u
-
-static struct fake *fake_of(struct hyper *h)
+struct fake *fake_of(struct hyper *h)
 {
 	struct fake *f = (struct fake *)h;
 
@@ -70,10 +47,10 @@ static struct fake *fake_of(struct hyper *h)
 	return f;
 }
 
-static struct machine **find(struct fake *f, const char *name)
+struct fake_machine **fake_find(struct fake *f, const char *name)
 {
 	uint32_t hash = 2166136261u;
-	struct machine **p;
+	struct fake_machine **p;
 
 	for (const char *c = name; *c; c++)
 		hash = (hash ^ (unsigned char)*c) * 16777619u;
@@ -83,25 +60,26 @@ static struct machine **find(struct fake *f, const char *name)
 	return p;
 }
 
-static void machine_free(struct machine *m)
+static void machine_free(struct fake_machine *m)
 {
 	free(m->name);
 	free(m);
 }
 
 /* The file holds what the machine is about to be: whoever reads it comes after a restart. */
-static int store(struct fake *f, const struct machine *m)
+int fake_store(struct fake *f, const struct fake_machine *m)
 {
-	char path[4096], text[32];
-	int fd, n, r;
+	_cleanup_(buf_done) struct buf text = BUF_INIT;
+	char path[4096];
+	int fd, r;
 
 	snprintf(path, sizeof(path), "%s/%s", f->dir, m->name);
-	n = snprintf(text, sizeof(text), "%d %d\n", m->due_mono_ms ? m->next_state : m->state,
-		     m->off_reason);
+	buf_printf(&text, "%d %d\n", m->due_mono_ms ? m->next_state : m->state, m->off_reason);
+	fake_disks_print(&m->disks, &text);
 	fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
 	if (fd < 0)
 		return -errno;
-	r = fd_write_all(fd, text, (size_t)n);
+	r = fd_write_all(fd, text.data, text.len);
 	close(fd);
 	return r;
 }
@@ -114,9 +92,9 @@ static void unstore(struct fake *f, const char *name)
 	unlink(path);
 }
 
-static struct machine *machine_new(struct fake *f, const char *name)
+static struct fake_machine *machine_new(struct fake *f, const char *name)
 {
-	struct machine *m = calloc(1, sizeof(*m)), **p = find(f, name);
+	struct fake_machine *m = calloc(1, sizeof(*m)), **p = fake_find(f, name);
 
 	if (!m || !(m->name = strdup(name)))
 		abort();
@@ -141,25 +119,27 @@ static void load_machines(struct fake *f)
 	while (d && (entry = readdir(d))) {
 		_cleanup_(freep) char *text = NULL;
 		char path[4096];
-		int state, reason;
+		int state, reason, end;
 		size_t len;
-		struct machine *m;
+		struct fake_machine *m;
 
 		snprintf(path, sizeof(path), "%s/%s", f->dir, entry->d_name);
-		if (!is_ours(f, entry->d_name) || file_read(path, 64, &text, &len) < 0 ||
-		    sscanf(text, "%d %d", &state, &reason) != 2 || state < HYPER_ABSENT ||
+		if (!is_ours(f, entry->d_name) || file_read(path, 4096, &text, &len) < 0 ||
+		    sscanf(text, "%d %d%n", &state, &reason, &end) != 2 || state < HYPER_ABSENT ||
 		    state > HYPER_OFF)
 			continue;
 		m = machine_new(f, entry->d_name);
 		m->state = (enum hyper_state)state;
 		m->off_reason = (enum hyper_off_reason)reason;
+		fake_disks_parse(&m->disks, text + end);
+		f->unplugging = true; /* perhaps */
 	}
 	if (d)
 		closedir(d);
 }
 
 /* Read fake.conf if it is another than last time. */
-static void refresh_rules(struct fake *f)
+void fake_refresh_rules(struct fake *f)
 {
 	_cleanup_(freep) char *text = NULL;
 	struct stat st;
@@ -179,7 +159,7 @@ static void refresh_rules(struct fake *f)
 	f->conf_time = st.st_mtim;
 }
 
-static void change_later(struct fake *f, struct machine *m, enum hyper_state next, int64_t ms)
+static void change_later(struct fake *f, struct fake_machine *m, enum hyper_state next, int64_t ms)
 {
 	if (m->due_mono_ms == 0)
 		f->changing++;
@@ -188,7 +168,7 @@ static void change_later(struct fake *f, struct machine *m, enum hyper_state nex
 	pthread_cond_signal(&f->changed);
 }
 
-static void settle(struct fake *f, struct machine *m)
+static void settle(struct fake *f, struct fake_machine *m)
 {
 	if (m->due_mono_ms) {
 		f->changing--;
@@ -197,7 +177,7 @@ static void settle(struct fake *f, struct machine *m)
 }
 
 /* What the rules say that a running guest does by itself. */
-static void apply_rules(struct fake *f, struct machine *m)
+static void apply_rules(struct fake *f, struct fake_machine *m)
 {
 	if (m->state != HYPER_RUNNING || m->due_mono_ms)
 		return;
@@ -208,25 +188,59 @@ static void apply_rules(struct fake *f, struct machine *m)
 	else
 		return;
 	change_later(f, m, HYPER_OFF, 0);
-	store(f, m);
+	fake_store(f, m);
+}
+
+/* Take out the disks that the guest lets go of by now. */
+static bool let_go(struct fake *f, struct fake_machine *m, int64_t now)
+{
+	if (!fake_disks_asked(&m->disks))
+		return false;
+	if (fake_rule(f->rules, m->id, FAKE_KEEPS_DISKS) || !fake_disks_expire(&m->disks, now)) {
+		f->unplugging = true;
+		return false;
+	}
+	f->unplugging |= fake_disks_asked(&m->disks);
+	fake_store(f, m);
+	return true;
+}
+
+static const char **append_name(struct arena *a, const char **names, size_t *n, size_t *room,
+				const char *name)
+{
+	if (*n == *room) {
+		const char **more = arena_new_array(a, const char *, *room = 2 * *room + 16);
+
+		if (names)
+			memcpy(more, names, *n * sizeof(*names));
+		names = more;
+	}
+	names[(*n)++] = arena_strdup(a, name);
+	return names;
 }
 
 /* One pass: carry out what is due; the names of those that changed go to the caller. */
 static size_t pass(struct fake *f, bool rules, struct arena *a, const char ***ret_names)
 {
 	int64_t now = clock_mono_ms();
-	const char **names = arena_new_array(a, const char *, f->changing + 1);
-	size_t n = 0, room = f->changing;
+	const char **names = NULL;
+	size_t n = 0, room = 0;
+	bool unplugging = f->unplugging;
 
+	f->unplugging = false;
 	for (size_t b = 0; b < FAKE_BUCKETS; b++)
-		for (struct machine *m = f->buckets[b]; m; m = m->next) {
+		for (struct fake_machine *m = f->buckets[b]; m; m = m->next) {
 			if (rules)
 				apply_rules(f, m);
-			if (!m->due_mono_ms || m->due_mono_ms > now || n == room)
-				continue;
-			m->state = m->next_state;
-			settle(f, m);
-			names[n++] = arena_strdup(a, m->name);
+			bool told = unplugging && let_go(f, m, now);
+
+			if (m->due_mono_ms && m->due_mono_ms <= now) {
+				m->state = m->next_state;
+				settle(f, m);
+				told = true;
+			}
+			if (told)
+				names = append_name(a, names, &n, &room, m->name);
 		}
 	*ret_names = names;
 	return n;
@@ -256,10 +270,10 @@ static void *run(void *ctx)
 		size_t n = 0;
 
 		if (look) {
-			refresh_rules(f);
+			fake_refresh_rules(f);
 			conf_at = clock_mono_ms() + FAKE_CONF_MS;
 		}
-		if (f->changing || (look && f->rules))
+		if (f->changing || f->unplugging || (look && f->rules))
 			n = pass(f, look && f->rules, a, &names);
 		if (n > 0 && f->watch_fn) {
 			void (*fn)(void *, const char *) = f->watch_fn;
@@ -271,7 +285,7 @@ static void *run(void *ctx)
 			pthread_mutex_lock(&f->lock);
 		}
 		if (!f->stopping)
-			wait_ms(f, f->changing ? FAKE_TICK_MS : FAKE_CONF_MS);
+			wait_ms(f, f->changing || f->unplugging ? FAKE_TICK_MS : FAKE_CONF_MS);
 	}
 	pthread_mutex_unlock(&f->lock);
 	return NULL;
@@ -293,7 +307,7 @@ static void fake_close(struct hyper *h)
 	}
 	for (size_t b = 0; b < FAKE_BUCKETS; b++)
 		while (f->buckets[b]) {
-			struct machine *m = f->buckets[b];
+			struct fake_machine *m = f->buckets[b];
 
 			f->buckets[b] = m->next;
 			machine_free(m);
@@ -328,7 +342,7 @@ static int fake_open(const struct hyper_config *c, struct hyper **ret, struct er
 	if (r < 0) {
 		error_errno(e, r, "cannot make %s", f->dir);
 	} else {
-		refresh_rules(f);
+		fake_refresh_rules(f);
 		load_machines(f);
 		r = -pthread_create(&f->thread, NULL, run, f);
 		f->thread_started = r == 0;
@@ -358,10 +372,10 @@ static void write_console(const struct hyper_machine *m)
 
 static int start_locked(struct fake *f, const struct hyper_machine *m, struct error *e)
 {
-	struct machine *known = *find(f, m->name);
+	struct fake_machine *known = *fake_find(f, m->name);
 	int r;
 
-	refresh_rules(f);
+	fake_refresh_rules(f);
 	if (fake_rule(f->rules, m->instance_id, FAKE_START_UNREACHABLE)) {
 		error_set(e, "ServiceUnavailable",
 			  "cannot reach the fake hypervisor, as fake.conf demands");
@@ -378,8 +392,9 @@ static int start_locked(struct fake *f, const struct hyper_machine *m, struct er
 	settle(f, known);
 	known->state = HYPER_OFF;
 	known->off_reason = HYPER_OFF_UNKNOWN;
+	fake_disks_set(&known->disks, m);
 	change_later(f, known, HYPER_RUNNING, FAKE_START_MS);
-	r = store(f, known);
+	r = fake_store(f, known);
 	if (r < 0)
 		return error_errno(e, r, "cannot record %s", m->name);
 	write_console(m);
@@ -389,8 +404,10 @@ static int start_locked(struct fake *f, const struct hyper_machine *m, struct er
 static int fake_start(struct hyper *h, const struct hyper_machine *m, struct error *e)
 {
 	struct fake *f = fake_of(h);
-	int r;
+	int r = hyper_disks_check(m, e);
 
+	if (r < 0)
+		return r;
 	if (!is_ours(f, m->name))
 		return error_set(e, "InternalError", "the machine %s is not one of cloud %s",
 				 m->name, f->cloud_id),
@@ -404,11 +421,11 @@ static int fake_start(struct hyper *h, const struct hyper_machine *m, struct err
 static int fake_shutdown(struct hyper *h, const char *name, struct error *e)
 {
 	struct fake *f = fake_of(h);
-	struct machine *m;
+	struct fake_machine *m;
 	int r = 0;
 
 	pthread_mutex_lock(&f->lock);
-	m = *find(f, name);
+	m = *fake_find(f, name);
 	if (!m) {
 		error_set(e, "InternalError", "there is no machine %s", name);
 		r = -ENOENT;
@@ -417,7 +434,7 @@ static int fake_shutdown(struct hyper *h, const char *name, struct error *e)
 		m->off_reason =
 		    HYPER_OFF_GUEST; /* as libvirt says it: the guest switched itself off */
 		change_later(f, m, HYPER_OFF, FAKE_SHUTDOWN_MS);
-		store(f, m);
+		fake_store(f, m);
 	}
 	pthread_mutex_unlock(&f->lock);
 	return r;
@@ -426,10 +443,10 @@ static int fake_shutdown(struct hyper *h, const char *name, struct error *e)
 static int fake_destroy(struct hyper *h, const char *name, struct error *e _unused_)
 {
 	struct fake *f = fake_of(h);
-	struct machine **p, *m;
+	struct fake_machine **p, *m;
 
 	pthread_mutex_lock(&f->lock);
-	p = find(f, name);
+	p = fake_find(f, name);
 	m = *p;
 	if (m) {
 		*p = m->next;
@@ -444,10 +461,10 @@ static int fake_destroy(struct hyper *h, const char *name, struct error *e _unus
 static int fake_reboot(struct hyper *h, const char *name, struct error *e)
 {
 	struct fake *f = fake_of(h);
-	struct machine *m;
+	struct fake_machine *m;
 
 	pthread_mutex_lock(&f->lock);
-	m = *find(f, name);
+	m = *fake_find(f, name);
 	pthread_mutex_unlock(&f->lock);
 	if (m)
 		return 0;
@@ -455,7 +472,7 @@ static int fake_reboot(struct hyper *h, const char *name, struct error *e)
 	return -ENOENT;
 }
 
-static void fill_status(const struct machine *m, struct hyper_status *st)
+static void fill_status(const struct fake_machine *m, struct hyper_status *st)
 {
 	st->state = m->state;
 	st->off_reason = m->state == HYPER_OFF ? m->off_reason : HYPER_OFF_UNKNOWN;
@@ -468,10 +485,10 @@ static int fake_status(struct hyper *h, const char *name, struct hyper_status *r
 {
 	struct fake *f = fake_of(h);
 	struct hyper_status st = {.name = name, .state = HYPER_ABSENT};
-	struct machine *m;
+	struct fake_machine *m;
 
 	pthread_mutex_lock(&f->lock);
-	m = *find(f, name);
+	m = *fake_find(f, name);
 	if (m)
 		fill_status(m, &st);
 	pthread_mutex_unlock(&f->lock);
@@ -488,12 +505,12 @@ static int fake_list(struct hyper *h, struct arena *a, struct hyper_status **ret
 
 	pthread_mutex_lock(&f->lock);
 	for (size_t b = 0; b < FAKE_BUCKETS; b++)
-		for (struct machine *m = f->buckets[b]; m; m = m->next)
+		for (struct fake_machine *m = f->buckets[b]; m; m = m->next)
 			n++;
 	list = arena_new_array(a, struct hyper_status, n);
 	n = 0;
 	for (size_t b = 0; b < FAKE_BUCKETS; b++)
-		for (struct machine *m = f->buckets[b]; m; m = m->next) {
+		for (struct fake_machine *m = f->buckets[b]; m; m = m->next) {
 			list[n].name = arena_strdup(a, m->name);
 			fill_status(m, &list[n++]);
 		}
@@ -519,7 +536,7 @@ static void fake_host(struct hyper *h, struct hyper_host *ret)
 	struct fake *f = fake_of(h);
 
 	pthread_mutex_lock(&f->lock);
-	refresh_rules(f);
+	fake_refresh_rules(f);
 	fake_rules_host(f->rules, ret);
 	pthread_mutex_unlock(&f->lock);
 }
@@ -534,6 +551,9 @@ const struct hyper_ops hyper_fake_ops = {
     .reboot = fake_reboot,
     .status = fake_status,
     .list = fake_list,
+    .disk_attach = fake_disk_attach,
+    .disk_detach = fake_disk_detach,
+    .disk_list = fake_disk_list,
     .watch = fake_watch,
     .host = fake_host,
     .fakes_network = true,

@@ -18,6 +18,9 @@ static const char *const fault_names[] = {
     [FAKE_IGNORES_SHUTDOWN] = "ignores-shutdown",
     [FAKE_POWERS_OFF] = "powers-off",
     [FAKE_CRASHES] = "crashes",
+    [FAKE_KEEPS_DISKS] = "keeps-disks",
+    [FAKE_ATTACH_FAILS] = "attach-fails",
+    [FAKE_ATTACH_UNREACHABLE] = "attach-unreachable",
 };
 
 struct rule {

@@ -69,7 +69,10 @@ static void write_conf(struct fixture *f, const char *text)
 static int start(struct fixture *f, int number, struct error *e)
 {
 	char name[64], id[32], console[128];
-	struct hyper_machine m = {.name = name, .instance_id = id, .console_path = console};
+	struct hyper_machine m = {.name = name,
+				  .instance_id = id,
+				  .console_path = console,
+				  .root_path = "/root.raw"};
 
 	snprintf(id, sizeof(id), "i-%017d", number);
 	snprintf(name, sizeof(name), "mallee-test-%s", id);
@@ -163,11 +166,123 @@ static void test_rules(void **state)
 	assert_int_equal(status(f, 3).off_reason, HYPER_OFF_CRASHED);
 }
 
+#define M1 "mallee-test-i-00000000000000001"
+#define VOL "vol0123456789abcdef0"
+
+static const struct hyper_disk disk = {
+    .kind = HYPER_DISK_VHOST_USER, .path = "/run/vol.sock", .serial = VOL, .slot = 3};
+
+/* -1: not there */
+static int disk_state(struct fixture *f, const char *serial, int slot)
+{
+	_cleanup_(arena_freep) struct arena *a = arena_new();
+	struct hyper_disk_status *list;
+	struct error e = {0};
+	size_t count;
+
+	assert_int_equal(ops->disk_list(f->h, M1, a, &list, &count, &e), 0);
+	for (size_t i = 0; i < count; i++)
+		if (strcmp(list[i].serial, serial) == 0) {
+			assert_int_equal(list[i].slot, slot);
+			return (int)list[i].state;
+		}
+	return -1;
+}
+
+static void wait_disk_gone(struct fixture *f)
+{
+	int64_t end = clock_mono_ms() + 5000;
+
+	while (disk_state(f, VOL, 3) >= 0) {
+		assert_true(clock_mono_ms() < end);
+		usleep(5000);
+	}
+}
+
+static void test_disks(void **state)
+{
+	struct fixture *f = *state;
+	struct hyper_disk other = disk;
+	struct error e = {0};
+	int told;
+
+	assert_int_equal(ops->disk_attach(f->h, M1, &disk, &e), -ENOENT);
+	assert_int_equal(start(f, 1, &e), 0);
+	wait_state(f, 1, HYPER_RUNNING);
+	assert_int_equal(ops->disk_attach(f->h, M1, &disk, &e), 0);
+	assert_int_equal(ops->disk_attach(f->h, M1, &disk, &e), 0);
+	other.serial = "vol-b";
+	assert_int_equal(ops->disk_attach(f->h, M1, &other, &e), -EEXIST);
+	other = disk;
+	other.slot = 4;
+	assert_int_equal(ops->disk_attach(f->h, M1, &other, &e), -EEXIST);
+	other.serial = "vol-b";
+	assert_int_equal(ops->disk_attach(f->h, M1, &other, &e), 0);
+	reopen(f);
+	assert_int_equal(disk_state(f, VOL, 3), HYPER_DISK_ATTACHED);
+
+	told = f->told;
+	assert_int_equal(ops->disk_detach(f->h, M1, VOL, false, &e), 0);
+	assert_int_equal(disk_state(f, VOL, 3), HYPER_DISK_DETACHING);
+	assert_int_equal(ops->disk_attach(f->h, M1, &disk, &e), -EBUSY);
+	wait_disk_gone(f);
+	usleep(50000);
+	assert_true(f->told > told);
+	assert_int_equal(disk_state(f, "vol-b", 4), HYPER_DISK_ATTACHED);
+	assert_int_equal(ops->disk_detach(f->h, M1, VOL, false, &e), 0);
+	assert_int_equal(ops->destroy(f->h, M1, &e), 0);
+	assert_int_equal(disk_state(f, "vol-b", 4), -1);
+}
+
+static void test_a_guest_that_keeps_its_disks(void **state)
+{
+	struct fixture *f = *state;
+	struct error e = {0};
+
+	write_conf(f, "* keeps-disks\n");
+	assert_int_equal(start(f, 1, &e), 0);
+	assert_int_equal(ops->disk_attach(f->h, M1, &disk, &e), 0);
+	assert_int_equal(ops->disk_detach(f->h, M1, VOL, false, &e), 0);
+	usleep(300000);
+	assert_int_equal(disk_state(f, VOL, 3), HYPER_DISK_DETACHING);
+	reopen(f);
+	assert_int_equal(disk_state(f, VOL, 3), HYPER_DISK_DETACHING);
+	assert_int_equal(ops->disk_detach(f->h, M1, VOL, true, &e), 0);
+	assert_int_equal(disk_state(f, VOL, 3), -1);
+
+	assert_int_equal(ops->disk_attach(f->h, M1, &disk, &e), 0);
+	assert_int_equal(ops->disk_detach(f->h, M1, VOL, false, &e), 0);
+	write_conf(f, "* attach-fails\n");
+	wait_disk_gone(f);
+	assert_int_equal(ops->disk_attach(f->h, M1, &disk, &e), -EREMOTEIO);
+	write_conf(f, "* attach-unreachable\n");
+	assert_int_equal(ops->disk_attach(f->h, M1, &disk, &e), -ENOTCONN);
+}
+
+static void test_disks_from_the_start(void **state)
+{
+	struct fixture *f = *state;
+	struct hyper_disk disks[] = {disk, {.path = "/r", .serial = "vol-root", .boot = true}};
+	struct hyper_machine m = {.name = M1,
+				  .instance_id = "i-00000000000000001",
+				  .console_path = "/dev/null",
+				  .disks = disks,
+				  .disk_count = 2};
+	struct error e = {0};
+
+	assert_int_equal(ops->start(f->h, &m, &e), 0);
+	assert_int_equal(disk_state(f, VOL, 3), HYPER_DISK_ATTACHED);
+	assert_int_equal(disk_state(f, "vol-root", -1), HYPER_DISK_ATTACHED);
+	assert_int_equal(ops->disk_detach(f->h, M1, "vol-root", true, &e), -EPERM);
+	m.root_path = "/two";
+	assert_int_equal(ops->start(f->h, &m, &e), -EINVAL);
+}
+
 static void test_foreign_names_are_refused(void **state)
 {
 	struct fixture *f = *state;
 	struct hyper_machine m = {
-	    .name = "debian12", .instance_id = "i-1", .console_path = "/dev/null"};
+	    .name = "debian12", .instance_id = "i-1", .console_path = "/dev/null", .root_path = "/r"};
 	struct error e = {0};
 
 	assert_int_equal(ops->start(f->h, &m, &e), -EPERM);
@@ -196,6 +311,9 @@ int main(void)
 	    cmocka_unit_test_setup_teardown(test_life, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_machines_outlive_the_driver, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_rules, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_disks, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_a_guest_that_keeps_its_disks, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_disks_from_the_start, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_foreign_names_are_refused, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_ten_thousand, setup, teardown),
 	};

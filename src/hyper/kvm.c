@@ -198,6 +198,7 @@ static int kvm_open(const struct hyper_config *c, struct hyper **ret, struct err
 	k->cloud_id = strdup(c->cloud_id);
 	k->uri = c->uri ? strdup(c->uri) : NULL;
 	k->event_ids[0] = k->event_ids[1] = -1;
+	k->monitor_ids[0] = k->monitor_ids[1] = -1;
 	k->timer = -1;
 	pthread_mutex_init(&k->lock, NULL);
 	virInitialize();
@@ -294,7 +295,9 @@ static int kvm_start(struct hyper *h, const struct hyper_machine *m, struct erro
 		r = 0;
 	}
 	if (r == 0)
-		r = kvm_domain_xml(m, k->accel, hyper_direct_io(m->root_path), &xml, e);
+		r = kvm_domain_xml(m, k->accel, hyper_direct_io, &xml, e);
+	if (r == 0)
+		r = kvm_disks_served(m, e);
 	if (r == 0) {
 		fresh = virDomainDefineXML(conn, xml.data);
 		if (!fresh)
@@ -306,12 +309,8 @@ static int kvm_start(struct hyper *h, const struct hyper_machine *m, struct erro
 	return r;
 }
 
-/* Runs fn on the named domain of ours. Absent: *ret_absent, when the caller has a use for that, or
- * -ENOENT. */
-static int on_domain(struct hyper *h, const char *name, bool *ret_absent,
-		     int (*fn)(struct kvm *k, virConnectPtr conn, virDomainPtr dom, void *ctx,
-			       struct error *e),
-		     void *ctx, struct error *e)
+int kvm_on_domain(struct hyper *h, const char *name, bool *ret_absent, kvm_domain_fn *fn, void *ctx,
+		  struct error *e)
 {
 	struct kvm *k = kvm_of(h);
 	_cleanup_(conn_closep) virConnectPtr conn = NULL;
@@ -346,7 +345,7 @@ static int do_shutdown(struct kvm *k, virConnectPtr conn, virDomainPtr dom, void
 
 static int kvm_shutdown(struct hyper *h, const char *name, struct error *e)
 {
-	return on_domain(h, name, NULL, do_shutdown, NULL, e);
+	return kvm_on_domain(h, name, NULL, do_shutdown, NULL, e);
 }
 
 static int do_destroy(struct kvm *k, virConnectPtr conn, virDomainPtr dom, void *ctx _unused_,
@@ -370,7 +369,7 @@ static int kvm_destroy(struct hyper *h, const char *name, struct error *e)
 {
 	bool absent;
 
-	return on_domain(h, name, &absent, do_destroy, NULL, e);
+	return kvm_on_domain(h, name, &absent, do_destroy, NULL, e);
 }
 
 static int do_reboot(struct kvm *k, virConnectPtr conn, virDomainPtr dom, void *ctx _unused_,
@@ -386,7 +385,7 @@ static int do_reboot(struct kvm *k, virConnectPtr conn, virDomainPtr dom, void *
 
 static int kvm_reboot(struct hyper *h, const char *name, struct error *e)
 {
-	return on_domain(h, name, NULL, do_reboot, NULL, e);
+	return kvm_on_domain(h, name, NULL, do_reboot, NULL, e);
 }
 
 static int do_status(struct kvm *k, virConnectPtr conn, virDomainPtr dom, void *ctx,
@@ -404,7 +403,7 @@ static int kvm_status(struct hyper *h, const char *name, struct hyper_status *re
 {
 	struct hyper_status st = {.name = name};
 	bool absent = false;
-	int r = on_domain(h, name, &absent, do_status, &st, e);
+	int r = kvm_on_domain(h, name, &absent, do_status, &st, e);
 
 	if (r < 0)
 		return r;
@@ -467,5 +466,8 @@ const struct hyper_ops hyper_kvm_ops = {
     .reboot = kvm_reboot,
     .status = kvm_status,
     .list = kvm_list,
+    .disk_attach = kvm_disk_attach,
+    .disk_detach = kvm_disk_detach,
+    .disk_list = kvm_disk_list,
     .watch = kvm_watch,
 };

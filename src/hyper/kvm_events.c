@@ -6,6 +6,7 @@
  * libvirt has one loop for the whole process, registered once; hence the pthread_once below, and
  * one open kvm driver a process.
  */
+#include <libvirt/libvirt-qemu.h>
 #include <libvirt/virterror.h>
 #include <stdlib.h>
 #include <string.h>
@@ -104,33 +105,53 @@ static void on_reboot(virConnectPtr conn _unused_, virDomainPtr dom, void *ctx)
 	forget_reboots(ctx, virDomainGetName(dom));
 }
 
+/* A guest let go of a device (DEVICE_DELETED), or will not (DEVICE_UNPLUG_GUEST_ERROR). Which one
+ * does not matter: disk_list() tells. */
+static void on_unplug(virConnectPtr conn _unused_, virDomainPtr dom, const char *event _unused_,
+		      long long seconds _unused_, unsigned int micros _unused_,
+		      const char *details _unused_, void *ctx)
+{
+	tell_watcher(ctx, virDomainGetName(dom));
+}
+
 void kvm_events_attach(struct kvm *k, virConnectPtr conn)
 {
-	int lifecycle, reboot;
+	int lifecycle, reboot, deleted, refused;
 
 	lifecycle =
 	    virConnectDomainEventRegisterAny(conn, NULL, VIR_DOMAIN_EVENT_ID_LIFECYCLE,
 					     VIR_DOMAIN_EVENT_CALLBACK(on_lifecycle), k, NULL);
 	reboot = virConnectDomainEventRegisterAny(conn, NULL, VIR_DOMAIN_EVENT_ID_REBOOT,
 						  VIR_DOMAIN_EVENT_CALLBACK(on_reboot), k, NULL);
+	deleted = virConnectDomainQemuMonitorEventRegister(conn, NULL, "DEVICE_DELETED", on_unplug,
+							   k, NULL, 0);
+	refused = virConnectDomainQemuMonitorEventRegister(conn, NULL, "DEVICE_UNPLUG_GUEST_ERROR",
+							   on_unplug, k, NULL, 0);
 	pthread_mutex_lock(&k->lock);
 	k->event_ids[0] = lifecycle;
 	k->event_ids[1] = reboot;
+	k->monitor_ids[0] = deleted;
+	k->monitor_ids[1] = refused;
 	pthread_mutex_unlock(&k->lock);
 	tell_watcher(k, NULL); /* what happened while nobody listened? */
 }
 
 void kvm_events_detach(struct kvm *k, virConnectPtr conn)
 {
-	int ids[2];
+	int ids[2], monitor_ids[2];
 
 	pthread_mutex_lock(&k->lock);
 	memcpy(ids, k->event_ids, sizeof(ids));
+	memcpy(monitor_ids, k->monitor_ids, sizeof(monitor_ids));
 	k->event_ids[0] = k->event_ids[1] = -1;
+	k->monitor_ids[0] = k->monitor_ids[1] = -1;
 	pthread_mutex_unlock(&k->lock);
-	for (int i = 0; i < 2; i++)
+	for (int i = 0; i < 2; i++) {
 		if (ids[i] >= 0)
 			virConnectDomainEventDeregisterAny(conn, ids[i]);
+		if (monitor_ids[i] >= 0)
+			virConnectDomainQemuMonitorEventDeregister(conn, monitor_ids[i]);
+	}
 }
 
 static void reset_late_ones(struct kvm *k, virConnectPtr conn)

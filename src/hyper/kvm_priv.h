@@ -2,6 +2,7 @@
 #ifndef MALLEE_HYPER_KVM_PRIV_H
 #define MALLEE_HYPER_KVM_PRIV_H
 
+#include <jansson.h>
 #include <libvirt/libvirt.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -21,14 +22,21 @@ enum kvm_port {
 	KVM_PORT_BALLOON,
 	KVM_PORT_SPARE_FIRST,
 };
-#define KVM_SPARE_PORTS 16
+#define KVM_SPARE_PORTS HYPER_DISK_SLOTS
 #define KVM_PORT_COUNT (KVM_PORT_SPARE_FIRST - 1 + KVM_SPARE_PORTS)
 #define KVM_PORT_SLOT 2 /* first slot of bus 0 that holds root ports */
 
-/* Append the domain's XML. direct_io: the disk's file system takes O_DIRECT. -EINVAL when a name
- * holds bytes that XML cannot. */
-int kvm_domain_xml(const struct hyper_machine *m, enum hyper_accel accel, bool direct_io,
-		   struct buf *out, struct error *e);
+/* Entries of a vhost-user disk's ring: one request may be of as many segments, so that they can be
+ * large. (QEMU's own default is 128.) */
+#define KVM_QUEUE_SIZE 256
+
+/* Append the domain's XML; direct_io(path): does the file's file system take O_DIRECT? -EINVAL when
+ * a name holds bytes that XML cannot, or the disks contradict one another. */
+typedef bool kvm_direct_io_fn(const char *path);
+int kvm_domain_xml(const struct hyper_machine *m, enum hyper_accel accel,
+		   kvm_direct_io_fn *direct_io, struct buf *out, struct error *e);
+/* The same of one disk that is no boot disk, as libvirt's hot plug takes it. */
+int kvm_disk_xml(const struct hyper_disk *d, bool direct_io, struct buf *out, struct error *e);
 
 /* "mallee-<cloud>-" or an instance's name in it: does this domain belong to the cloud? */
 bool kvm_name_is_ours(const char *cloud_id, const char *name);
@@ -50,6 +58,7 @@ struct kvm {
 	pthread_mutex_t lock; /* the members below; never held over a libvirt call */
 	virConnectPtr conn;   /* NULL: not connected */
 	int event_ids[2];     /* lifecycle, reboot; of conn */
+	int monitor_ids[2];   /* a disk is gone, a disk is refused; of conn */
 	struct kvm_reboot *reboots;
 	void (*watch_fn)(void *ctx, const char *name);
 	void *watch_ctx;
@@ -68,6 +77,53 @@ virConnectPtr kvm_connect(struct kvm *k, struct error *e);
  * -ENOTCONN when the daemon is gone (worth trying again), and else -EREMOTEIO. */
 int kvm_error(struct kvm *k, virConnectPtr conn, struct error *e, const char *what,
 	      const char *name);
+
+/* Runs fn on the named domain of ours. Absent: *ret_absent, when the caller has a use for that, or
+ * -ENOENT. */
+typedef int kvm_domain_fn(struct kvm *k, virConnectPtr conn, virDomainPtr dom, void *ctx,
+			  struct error *e);
+int kvm_on_domain(struct hyper *h, const char *name, bool *ret_absent, kvm_domain_fn *fn, void *ctx,
+		  struct error *e);
+
+/* One guest's QEMU monitor. */
+struct kvm_monitor {
+	struct kvm *k;
+	virConnectPtr conn;
+	virDomainPtr dom;
+};
+
+/*
+ * Runs one command; takes over args (NULL: none). *ret (may be NULL) is its answer, for the caller
+ * to json_decref(). -ENOENT: the guest does not run. -EREMOTEIO: QEMU refused, or libvirt did.
+ *
+ * libvirt marks a domain that is spoken to like this as tainted ("custom-monitor"): a line in
+ * libvirtd's log, once a guest, and a word in its status file. It has no other effect.
+ */
+int kvm_monitor_run(const struct kvm_monitor *m, const char *command, json_t *args, json_t **ret,
+		    struct error *e);
+/* A line of the human monitor; *ret_text (may be NULL) is for the caller to free(). */
+int kvm_monitor_line(const struct kvm_monitor *m, const char *line, char **ret_text,
+		     struct error *e);
+
+/* The id that QEMU knows a disk by, the same for those of the XML (libvirt wants "ua-" there) and
+ * for those plugged later: its place and serial, so that it says all that a list needs. */
+#define KVM_DISK_ID_BYTES 64
+void kvm_disk_id(const struct hyper_disk *d, char id[static KVM_DISK_ID_BYTES]);
+/* -EINVAL: not one of ours. ret->serial points into id. */
+int kvm_disk_id_parse(const char *id, struct hyper_disk *ret);
+
+/* Pull out the device behind this root port, whatever the guest says. */
+int kvm_eject(const struct kvm_monitor *m, unsigned int port, struct error *e);
+
+int kvm_disk_attach(struct hyper *h, const char *name, const struct hyper_disk *d,
+		    struct error *e);
+int kvm_disk_detach(struct hyper *h, const char *name, const char *serial, bool force,
+		    struct error *e);
+int kvm_disk_list(struct hyper *h, const char *name, struct arena *a,
+		  struct hyper_disk_status **ret, size_t *ret_count, struct error *e);
+/* -ENOTCONN when one of the machine's sockets is not served: QEMU would wait for it, for ever and
+ * deaf. */
+int kvm_disks_served(const struct hyper_machine *m, struct error *e);
 
 int kvm_events_start(struct kvm *k, struct error *e);
 void kvm_events_stop(struct kvm *k);
