@@ -6,7 +6,9 @@
 #include "sabotage.h"
 
 const struct blk_layer_ops *const case_drivers[] = {
+	&blk_coalesce_ops,
 	&blk_readahead_ops,
+	&blk_cow_ops,
 	&sabotage_ops,
 	&recorder_ops,
 	&pattern_ops,
@@ -19,5 +21,16 @@ const struct stack_case stack_cases[] = {
 	{ .name = "disk-write-through", .queues = 1, .size_bytes = 1 << 20, .write_through = true },
 	{ .name = "readahead", .filters = { "readahead:cache=1M,chunk=64k,idle=10" }, .queues = 3, .size_bytes = 4 << 20 },
 	{ .name = "readahead-errors", .filters = { "readahead:cache=512k,chunk=64k" }, .queues = 2, .size_bytes = 2 << 20, .fail_permille = 20 },
+	{ .name = "cow", .filters = { "cow:source=pattern:size=3000k,map=%/map,chunk=16k" }, .files = { "%/map" }, .queues = 2,
+	  .size_bytes = 4 << 20, .source_bytes = 3000 << 10 },
+	{ .name = "cow-on-demand", .filters = { "cow:source=pattern:size=3000k,map=%/map,chunk=64k,fill=off,copy-on-read=on" },
+	  .files = { "%/map" }, .queues = 3, .size_bytes = 4 << 20, .source_bytes = 3000 << 10 },
+	{ .name = "coalesce", .filters = { "coalesce:buffer=%/buffer,size=1M,idle=10" }, .volatile_files = { "%/buffer" }, .queues = 2,
+	  .size_bytes = 4 << 20 },
+	{ .name = "coalesce-errors", .filters = { "coalesce:buffer=%/buffer,size=1M,bypass=64k" }, .volatile_files = { "%/buffer" },
+	  .queues = 3, .size_bytes = 2 << 20, .fail_permille = 20 },
+	{ .name = "full", .filters = { "coalesce:buffer=%/buffer,size=1M,merge=256k", "readahead:cache=1M,chunk=64k,idle=20",
+	  "cow:source=pattern:size=3000k,map=%/map,chunk=32k,fill-rate=20M" }, .files = { "%/map" }, .volatile_files = { "%/buffer" },
+	  .queues = 3, .size_bytes = 4 << 20, .source_bytes = 3000 << 10 },
 	{ 0 },
 };

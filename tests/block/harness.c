@@ -45,6 +45,15 @@ static void expand(const struct harness *h, const char *text, char *out, size_t 
 	out[n] = '\0';
 }
 
+/* 36 characters and a line's end, as the kernel's. */
+static void new_boot(struct harness *h)
+{
+	FILE *f = fopen(h->world->boot_file, "we");
+
+	if (!f || fprintf(f, "00000000-0000-0000-0000-%012llu\n", (unsigned long long)++h->boots) < 0 || fclose(f))
+		die("writing %s", h->world->boot_file);
+}
+
 struct harness *harness_new(const struct stack_case *c, uint64_t seed)
 {
 	struct harness *h = calloc(1, sizeof(*h));
@@ -63,7 +72,9 @@ struct harness *harness_new(const struct stack_case *c, uint64_t seed)
 		expand(h, c->files[i], path, sizeof(path));
 		world_file(h->world, path, 4u << 20);
 	}
-	h->model = model_new(c->size_bytes / SECTOR, c->initial_stamp, &h->world->clock);
+	snprintf(h->world->boot_file, sizeof(h->world->boot_file), "%s/boot_id", h->dir);
+	new_boot(h);
+	h->model = model_new(c->size_bytes / SECTOR, c->source_bytes / SECTOR, &h->world->clock);
 	h->stamps = shared_memory(c->size_bytes / SECTOR * sizeof(*h->stamps));
 	h->results = shared_memory(4096);
 	return h;
@@ -95,6 +106,8 @@ void harness_free(struct harness *h)
 void harness_lose_files(struct harness *h)
 {
 	char path[512];
+
+	new_boot(h);
 
 	for (unsigned i = 0; i < ARRAY_SIZE(h->c->volatile_files) && h->c->volatile_files[i]; i++) {
 		expand(h, h->c->volatile_files[i], path, sizeof(path));
@@ -248,6 +261,8 @@ void harness_life(struct harness *h, unsigned ops, enum ending ending)
 		world_forget(h->world);
 		h->results[3]++;
 	}
+	if (ending == END_KILL && h->lose_at_kill)
+		harness_lose_files(h);
 	bool full = world_is_full(h->world) || model_is_full(h->model);
 	if (ending != END_POWER && !full && random_below(&h->random, 2))
 		return; /* the next run goes on with what is there, unseen */

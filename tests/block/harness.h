@@ -17,7 +17,7 @@ struct stack_case {
 	const char *volatile_files[2];  /* gone with the power */
 	unsigned queues;
 	uint64_t size_bytes;
-	uint64_t initial_stamp;         /* of every sector at first */
+	uint64_t source_bytes;          /* so many are STAMP_SOURCE at first, the rest zeroes */
 	unsigned fail_permille;
 	bool write_through;             /* the disk has no cache */
 	void (*meanwhile)(struct load *l, uint64_t *random);
@@ -31,9 +31,11 @@ struct harness {
 	struct model *model;
 	uint64_t *stamps;        /* a verification's, shared */
 	uint64_t random;
+	uint64_t boots;
 	uint64_t *results;       /* shared: [0] seed, [1] requests failed, [2] kills, [3] power losses, the rest a test's */
 	bool may_fail;           /* a failing child is an answer, and silent */
 	bool failed;
+	bool lose_at_kill;       /* sabotage: a kill loses what only the power may */
 };
 
 struct harness *harness_new(const struct stack_case *c, uint64_t seed);
@@ -50,7 +52,7 @@ void harness_verify(struct harness *h, enum history_mode mode, uint64_t at, cons
 enum ending { END_CLEAN, END_KILL, END_POWER };
 /* ops requests a queue, an ending, what follows from it. */
 void harness_life(struct harness *h, unsigned ops, enum ending ending);
-void harness_lose_files(struct harness *h); /* those on tmpfs */
+void harness_lose_files(struct harness *h); /* those on tmpfs; and it is another boot */
 
 uint64_t harness_seed(void);
 uint64_t harness_number(const char *variable, uint64_t fallback);

@@ -8,7 +8,7 @@
 #define OPS_MAX (1u << 16)
 #define NODES_MAX (1u << 22)
 
-struct model *model_new(uint64_t sectors, uint64_t stamp, _Atomic uint64_t *clock)
+struct model *model_new(uint64_t sectors, uint64_t source_sectors, _Atomic uint64_t *clock)
 {
 	struct model *m = shared_memory(sizeof(*m));
 
@@ -17,7 +17,7 @@ struct model *model_new(uint64_t sectors, uint64_t stamp, _Atomic uint64_t *cloc
 	m->seen = shared_memory(SEEN_MAX * sectors * sizeof(*m->seen));
 	m->stamps = STAMP_FIRST;
 	for (uint64_t i = 0; i < sectors; i++)
-		m->known[i] = stamp;
+		m->known[i] = i < source_sectors ? STAMP_SOURCE : STAMP_ZERO;
 	history_init(&m->history, sectors, OPS_MAX, NODES_MAX, clock);
 	return m;
 }

@@ -18,7 +18,7 @@ struct model {
 	_Atomic uint64_t checked; /* sectors */
 };
 
-struct model *model_new(uint64_t sectors, uint64_t stamp, _Atomic uint64_t *clock);
+struct model *model_new(uint64_t sectors, uint64_t source_sectors, _Atomic uint64_t *clock);
 void model_free(struct model *m);
 bool model_is_full(const struct model *m);
 /* Bytes that were read: die unless the view allows them. Returns what a sector after this may hold, into stamps when not NULL. */

@@ -75,7 +75,7 @@ static void run_some(struct harness *h, void *ctx)
 	h->world->kill_after = -1;
 }
 
-/* results: [0] seed, [4] states, [5] of these by exhaustive choice */
+/* results: [0] seed, [3] writes and syncs of the first file, [4] states, [5] of these by exhaustive choice */
 static void play(const struct stack_case *c, uint64_t seed, bool every_moment, uint64_t states, uint64_t results[6])
 {
 	struct harness *h = harness_new(c, seed);
@@ -84,6 +84,7 @@ static void play(const struct stack_case *c, uint64_t seed, bool every_moment, u
 
 	h->results[0] = seed;
 	r.left->write_through = c->write_through;
+	memcpy(r.left->boot_file, h->world->boot_file, sizeof(r.left->boot_file));
 	for (unsigned i = 0; i < FILES_MAX && h->world->file[i].size_bytes; i++)
 		world_file(r.left, h->world->file[i].path, h->world->file[i].size_bytes);
 	if (random_below(&h->random, 2)) /* dies on the way */
@@ -93,6 +94,7 @@ static void play(const struct stack_case *c, uint64_t seed, bool every_moment, u
 	world_cut_off_unseen(h->world);
 	history_cut_off(&h->model->history);
 	harness_child(h, explore, &r, -1);
+	results[3] += h->world->file[0].size_bytes ? h->world->file[0].history.ops : 0;
 	results[4] += h->results[4];
 	results[5] += h->results[5];
 	world_free(r.left);
@@ -111,7 +113,9 @@ static void check(void **state)
 		play(&c, seed++, every_moment, ROUND_STATES, results);
 		every_moment = !every_moment;
 	}
-	print_message("%s: %llu states, %llu of them by exhaustive choice\n", c.name, (unsigned long long)results[4], (unsigned long long)results[5]);
+	print_message("%s: %llu states, %llu of them by exhaustive choice; %llu writes and syncs of the file beside the disk\n", c.name,
+		      (unsigned long long)results[4], (unsigned long long)results[5], (unsigned long long)results[3]);
+	assert_true(!c.files[0] || results[3] > 0);
 	assert_true(results[5] > 0);
 }
 

@@ -32,6 +32,7 @@ struct world {
 	_Atomic int64_t kill_after;  /* events until this process kills itself; negative: never */
 	struct tape disk;
 	struct tape file[FILES_MAX]; /* those with a path */
+	char boot_file[256];         /* stands in for the kernel's boot id */
 	unsigned fail_permille;      /* writes and flushes of the disk that fail */
 	bool write_through;          /* the disk has no cache */
 	_Atomic uint64_t count[BLK_OPS]; /* of the disk */

@@ -50,6 +50,36 @@ static void test_misplaced_write(void **state)
 	assert_true(is_found("sabotage:how=misplaced", END_CLEAN));
 }
 
+/* Without the buffer that coalesce leaves, what it had acknowledged is gone; without this boot's bits, what cow had filled. */
+static bool kill_finds(const struct stack_case *c)
+{
+	struct harness *h = harness_new(c, harness_seed());
+	bool found;
+
+	h->may_fail = h->lose_at_kill = true;
+	for (unsigned i = 0; i < LIVES && !h->failed; i++)
+		harness_life(h, 100, END_KILL);
+	found = h->failed;
+	harness_free(h);
+	return found;
+}
+
+static void test_lost_buffer(void **state)
+{
+	const struct stack_case c = { .name = "sabotage", .filters = { "coalesce:buffer=%/buffer,size=1M" }, .volatile_files = { "%/buffer" },
+				      .queues = 2, .size_bytes = 1 << 20 };
+
+	assert_true(kill_finds(&c));
+}
+
+static void test_lost_boot(void **state)
+{
+	const struct stack_case c = { .name = "sabotage", .filters = { "cow:source=pattern:size=1M,map=%/map,chunk=4k" }, .files = { "%/map" },
+				      .queues = 2, .size_bytes = 1 << 20, .source_bytes = 1 << 20 };
+
+	assert_true(kill_finds(&c));
+}
+
 static void test_nothing_wrong(void **state)
 {
 	assert_false(is_found("sabotage:how=nothing", END_KILL));
@@ -63,6 +93,8 @@ int main(void)
 		cmocka_unit_test(test_hidden_cache),
 		cmocka_unit_test(test_lost_write),
 		cmocka_unit_test(test_misplaced_write),
+		cmocka_unit_test(test_lost_buffer),
+		cmocka_unit_test(test_lost_boot),
 		cmocka_unit_test(test_nothing_wrong),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
