@@ -17,6 +17,7 @@ const struct blk_layer_ops *const blk_drivers[] = {
 };
 
 const struct blk_front_ops *const blk_fronts[] = {
+	&blk_vhost_user_ops,
 	&blk_nbd_server_ops,
 	NULL,
 };
