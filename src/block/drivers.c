@@ -8,11 +8,14 @@
 #include "block/front/fronts.h"
 
 const struct blk_layer_ops *const blk_drivers[] = {
+	&blk_coalesce_ops,
 	&blk_readahead_ops,
+	&blk_cow_ops,
 	&blk_fault_ops,
 	&blk_file_ops,
 	&blk_mem_ops,
 	&blk_null_ops,
+	&blk_nbd_ops,
 	NULL,
 };
 
