@@ -62,6 +62,12 @@ static int check(const struct nbd_conn *c, const struct nbd_request *rq)
 
 /* ---- to the stack and back ---- */
 
+/* A read whose reply is one piece. */
+static bool is_ordered(const struct nbd_conn *c, const struct nbd_slot *slot)
+{
+	return !c->structured || slot->rq.flags & NBD_CMD_FLAG_DF;
+}
+
 static void submit(struct nbd_conn *c, struct nbd_part *p)
 {
 	c->inflight++;
@@ -86,9 +92,11 @@ static bool flush_behind(struct nbd_conn *c, struct nbd_part *p)
  * before it is sent. Which one it is shows in when a read ends: those that are answered at once end in the batch after the one
  * in which they were submitted.
  */
-static bool reads_ahead(const struct nbd_conn *c)
+static bool may_read(const struct nbd_conn *c, const struct nbd_slot *slot)
 {
-	return !c->hot || c->held_bytes < NBD_HOT_BYTES;
+	bool held = slot->issued && is_ordered(c, slot) && slot != c->stream; /* nothing of it can be sent before all is there */
+
+	return !c->hot || held || c->held_bytes < NBD_HOT_BYTES;
 }
 
 static void answer(struct nbd_conn *c, struct nbd_part *p, struct nbd_slot *slot)
@@ -157,7 +165,7 @@ static bool issue_read(struct nbd_conn *c, struct nbd_slot *slot)
 		return false;
 	fill_req(c, p, BLK_READ, slot->rq.offset + slot->issued, len);
 	slot->issued += len;
-	if (!c->structured || slot->rq.flags & NBD_CMD_FLAG_DF) {
+	if (is_ordered(c, slot)) {
 		if (slot->first)
 			slot->last->next = p;
 		else
@@ -273,7 +281,7 @@ static bool issue_status(struct nbd_conn *c, struct nbd_slot *slot)
 
 void nbd_pump(struct nbd_conn *c)
 {
-	while (c->todo && reads_ahead(c)) {
+	while (c->todo && may_read(c, c->todo)) {
 		struct nbd_slot *slot = c->todo;
 		struct nbd_slot *next = slot->next;
 		bool issued;
