@@ -15,9 +15,8 @@ import json
 import os
 import re
 import shutil
-import socket
+import signal
 import statistics
-import struct
 import subprocess
 import sys
 import time
@@ -194,12 +193,20 @@ def fio_nbd(bench, server, *, rw, block, depth):
     return fio(bench, "nbd", [f"--uri=nbd+unix:///?socket={server.sock}"], rw=rw, block=block, depth=depth)
 
 
-def vhost(bench, server, *, depth):
+def master(server, seconds, **options):
+    """vhost-master's command line. No ramp: the server's CPU is counted over all of its run."""
     if not MASTER.exists():
         raise CannotMeasure(f"{MASTER} is not built")
-    result = run_json([MASTER, "--socket", server.sock, "--rw", "randread", "--block", 4096, "--depth", depth,
-                       "--seconds", bench.args.seconds, "--json"], bench.args.seconds)
-    return {"iops": result["iops"], "ops": result["ops"], "seconds": result["seconds"]}
+    command = [MASTER, "--socket", server.sock, "--seconds", seconds, "--ramp", 0, "--pid", server.process.pid]
+    return command + [word for name, value in options.items() for word in (f"--{name}", value)]
+
+
+def vhost(bench, server, **options):
+    result = run_json(master(server, bench.args.seconds, **options), bench.args.seconds)
+    if result["errors"]:
+        raise CannotMeasure(f"vhost-master: {result['errors']} requests failed")
+    return {"iops": result["iops"], "ops": result["ops"], "seconds": result["seconds"], "latency_us": result["latency_us"],
+            "client_cpu_s": result["own_cpu_us_per_op"] * result["ops"] / 1e6}
 
 
 # ---- runs, pairs, rows ----
@@ -346,31 +353,19 @@ def row_guest(bench):
 
 # ---- idle ----
 
-def nbd_attach(path):
-    """An NBD client that has chosen the export and asks for nothing. (The protocol: "Newstyle negotiation", NBD_OPT_GO.)"""
-    client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    client.settimeout(10)
-    client.connect(path)
-
-    def take(size):
-        data = b""
-        while len(data) < size:
-            part = client.recv(size - len(data))
-            if not part:
-                raise CannotMeasure("the NBD server closed the connection")
-            data += part
-        return data
-    if take(18)[:16] != b"NBDMAGICIHAVEOPT":
-        raise CannotMeasure("no NBD server")
-    client.sendall(struct.pack(">I", 3))  # fixed newstyle, no zeroes
-    client.sendall(struct.pack(">8sIIIH", b"IHAVEOPT", 7, 6, 0, 0))
-    while True:
-        _, _, kind, size = struct.unpack(">QIII", take(20))
-        take(size)
-        if kind == 1:
-            return client
-        if kind & 0x80000000:
-            raise CannotMeasure(f"NBD_OPT_GO was refused: {kind:#x}")
+@contextlib.contextmanager
+def stopped_master(server):
+    """A VMM whose guest reads 64k in sequence for a while, and then, attached, asks for nothing: it is stopped in its tracks."""
+    with subprocess.Popen([str(word) for word in master(server, 600, rw="read", access="sequential", bs=65536, depth=1)],
+                          stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
+        try:
+            time.sleep(2)
+            if process.poll() is not None:
+                raise CannotMeasure("vhost-master ended")
+            process.send_signal(signal.SIGSTOP)
+            yield
+        finally:
+            process.kill()
 
 
 def anonymous_bytes(pid):
@@ -379,16 +374,17 @@ def anonymous_bytes(pid):
 
 
 def row_idle(bench):
-    name = "an idle attached volume, readahead and coalesce in its stack"
+    name = "an idle volume, attached by vhost-user"
     buffer = Path("/dev/shm") / f"mallee-bench-{os.getpid()}"
     help_text = subprocess.run([BLOCKD, "--help"], capture_output=True, text=True, check=False).stdout
     filters = [f"coalesce:buffer={buffer}"] if "--filter coalesce " in help_text else []
     filters += ["readahead"] if "--filter readahead " in help_text else []
     try:
-        with bench.blockd("nbd", direct=True, filters=filters) as server:
-            fio_nbd(bench, server, rw="read", block="64k", depth=1)  # it has worked before: what it took then counts
-            with contextlib.closing(nbd_attach(server.sock)):
-                say("    idle for 10 s after a run of 64k reads …")
+        with bench.blockd("vhost-user", direct=True, filters=filters) as server:
+            # It has worked before: what it took then and keeps counts.
+            vhost(bench, server, rw="write", bs=4096, depth=16)
+            with stopped_master(server):
+                say(f"    idle for 10 s after writes and reads, in its stack: {', '.join(filters) or 'nothing'} …")
                 time.sleep(10)
                 own = anonymous_bytes(server.process.pid)
                 tmpfs = buffer.stat().st_blocks * 512 if buffer.exists() else 0
