@@ -117,7 +117,7 @@ static void coalesce_close(struct blk_layer *l)
 	struct co *co = l->state;
 
 	assert(!co->backs && !co->directs);
-	if (!co->held_slots && co->buffer.map)
+	if (co->opened && !co->held_slots) /* else there may be records that were not looked at */
 		co_buffer_punch(&co->buffer);
 	co_index_close(co);
 	co_buffer_close(&co->buffer);
@@ -159,6 +159,7 @@ static int coalesce_open(struct blk_layer *l, const struct blk_values *v, struct
 	/* a write must fit with room to spare */
 	co->bypass_bytes = MIN_OF(blk_values_number(v, "bypass"), (uint64_t)co->buffer.slots / 4 * CO_PAGE);
 	l->info.volatile_cache = true;
+	co->opened = true;
 	return 0;
 }
 

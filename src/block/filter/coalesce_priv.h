@@ -137,11 +137,12 @@ struct co {
 	struct blk_list waiting;  /* writes that cannot go in yet */
 	struct blk_req *directs;  /* that are in: draining or below */
 	struct blk_list flushes;
-	unsigned waiting_room, draining, direct_count, flush_count, fills;
+	unsigned waiting_room, waiting_place, draining, direct_count, flush_count, fills;
 
 	uint64_t sweep;           /* page where the last write-back ended */
 	unsigned backs, back_pages;
 	uint64_t backoff_ns;
+	bool opened;
 	bool retry_armed, idle_armed, no_room;
 	uint64_t no_room_ns, last_ns;
 	bool stopped;

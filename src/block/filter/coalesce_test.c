@@ -11,6 +11,7 @@
 #include <cmocka.h>
 
 #include "block/filter/coalesce_testkit.h"
+#include "block/filter/coalesce_priv.h"
 #include "block/filter/filter.h"
 
 #define MIB (1u << 20)
@@ -336,6 +337,33 @@ static void test_foreign_and_damaged_files_are_refused(void **state)
 	tk_disk_free(small);
 }
 
+/* A process died between publishing a page anew and freeing its older record: the newer counts, wherever it is. */
+static void test_newer_record_counts(void **state)
+{
+	static const uint64_t seq[][2] = { { 5, 6 }, { 6, 5 } };
+
+	for (unsigned i = 0; i < ARRAY_SIZE(seq); i++) {
+		struct tk_disk *d = tk_disk_new(MIB);
+		struct blk_info info = { .size_bytes = d->size, .block_bytes = 512 };
+		struct co_buffer b;
+		struct error e = { 0 };
+
+		assert_int_equal(co_buffer_open(&b, path, "", MIB, &info, &e), 0);
+		for (unsigned slot = 0; slot < 2; slot++) {
+			memset(co_data(&b, slot), (int)seq[i][slot], CO_PAGE);
+			co_buffer_publish(&b, slot, &(struct co_record){ .page = 3, .seq = seq[i][slot], .mask = seq[i][slot] == 6 ? CO_FULL : 1 });
+		}
+		co_buffer_close(&b);
+		struct blk_stack *s = open_on(d, "size=1M", 1);
+		see(s, 3 * CO_PAGE, CO_PAGE, 6);
+		assert_int_equal(flush(s), 0);
+		assert_int_equal(d->stable[3 * CO_PAGE], 6);
+		assert_int_equal(close_stack(s), 0);
+		tk_disk_free(d);
+		unlink(path);
+	}
+}
+
 static void test_resize_and_drain(void **state)
 {
 	struct tk_disk *d = tk_disk_new(2 * MIB + 512 * 3);
@@ -359,18 +387,21 @@ static void test_model(void **state)
 	static const struct {
 		unsigned queues, sequential, writes, fails;
 		uint64_t delay_ns;
-		const char *options;
+		const char *options, *below;
 	} round[] = {
 		{ 1, 60, 50, 0, 200000, "size=1M" },
 		{ 3, 40, 60, 0, 300000, "size=2M,bypass=64k" },
 		{ 4, 60, 40, 8, 50000, "size=1M" },
 		{ 2, 30, 70, 0, 0, "size=1M,merge=32k,idle=10" },
+		{ 3, 80, 30, 0, 100000, "size=1M", "readahead:chunk=64k,cache=512k" },
 	};
 	uint64_t seed = tk_seed();
 
 	for (unsigned i = 0; i < ARRAY_SIZE(round); i++) {
 		struct tk_disk *d = tk_disk_new(3 * MIB + 512 * 5);
 		struct tk_model *m = tk_model_new(d->size);
+		tk_second = round[i].below ? &blk_readahead_ops : NULL;
+		tk_second_spec = round[i].below;
 		struct blk_stack *s = open_on(d, round[i].options, round[i].queues);
 		struct tk_load shape = { .sequential_percent = round[i].sequential, .write_percent = round[i].writes, .fua = true,
 					 .fails_expected = round[i].fails, .check_flushes = true };
@@ -397,6 +428,7 @@ static void test_model(void **state)
 		tk_disk_free(d);
 		tk_model_free(m);
 	}
+	tk_second_spec = NULL;
 }
 
 /* A process writes until it is killed; the next finds all that was answered, on the disk and in the buffer. */
@@ -466,6 +498,7 @@ int main(void)
 		cmocka_unit_test_setup(test_full_and_failing_answers_as_the_disk, fresh_file),
 		cmocka_unit_test_setup(test_idle_gives_room_back, fresh_file),
 		cmocka_unit_test_setup(test_foreign_and_damaged_files_are_refused, fresh_file),
+		cmocka_unit_test_setup(test_newer_record_counts, fresh_file),
 		cmocka_unit_test_setup(test_resize_and_drain, fresh_file),
 		cmocka_unit_test_setup(test_model, fresh_file),
 		cmocka_unit_test_setup(test_killed_process_loses_nothing, fresh_file),

@@ -353,16 +353,25 @@ static uint64_t tk_seed(void)
 	return seed | 1;
 }
 
+/* Another filter below the one that is tested; no spec: none. */
+static const struct blk_layer_ops *tk_second;
+static const char *tk_second_spec;
+
 static struct blk_stack *tk_open(const struct blk_layer_ops *filter, const char *spec, unsigned queues, struct tk_disk *d, struct error *e)
 {
 	/* the stack keeps the table */
-	static const struct blk_layer_ops *drivers[3];
-	const char *filters[] = { spec, NULL };
+	static const struct blk_layer_ops *drivers[4];
+	const char *filters[] = { spec, tk_second_spec, NULL };
 	struct blk_stack_settings settings = { drivers, "tkdisk", filters, queues, BLK_IO_THREADS };
 	struct blk_stack *s;
 
+	memset(drivers, 0, sizeof(drivers));
 	drivers[0] = filter;
 	drivers[1] = &tk_disk_ops;
+	if (tk_second_spec) {
+		drivers[1] = tk_second;
+		drivers[2] = &tk_disk_ops;
+	}
 	tk_disk_current = d;
 	if (blk_stack_open(&settings, &s, e))
 		return NULL;

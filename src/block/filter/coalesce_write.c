@@ -370,6 +370,7 @@ static bool let_one_in(struct co_queue *q, struct blk_req *r, bool room, struct 
 		return true;
 	default:
 		co->waiting_room += step == WAIT_ROOM;
+		co->waiting_place += step == WAIT_PLACE;
 		blk_list_push(&co->waiting, r);
 		return false;
 	}
@@ -399,6 +400,14 @@ static void flushes_on(struct co_queue *q, struct co_work *w)
 	}
 }
 
+/* A line that only waits for room need not be gone through until there is room for its first. */
+static bool line_moves(struct co *co, uint64_t now_ns)
+{
+	struct blk_req *r = co->waiting.first;
+
+	return r && (co->waiting_place || stuck(co) || co_slots_room(co, (unsigned)(last_page(r) - first_page(r) + 1), now_ns));
+}
+
 void co_let_in(struct co_queue *q, struct co_work *w)
 {
 	struct co *co = q->co;
@@ -410,10 +419,12 @@ void co_let_in(struct co_queue *q, struct co_work *w)
 		if (r->scratch[0] == DRAINING)
 			direct_try(q, r, w);
 	}
-	co->waiting = (struct blk_list){ 0 };
-	co->waiting_room = 0;
-	while ((r = blk_list_pop(&line)))
-		let_one_in(q, r, !co->waiting_room, w);
+	if (line_moves(co, blk_queue_now(q->queue))) {
+		co->waiting = (struct blk_list){ 0 };
+		co->waiting_room = co->waiting_place = 0;
+		while ((r = blk_list_pop(&line)))
+			let_one_in(q, r, !co->waiting_room, w);
+	}
 	if (co->flush_count)
 		flushes_on(q, w);
 }
