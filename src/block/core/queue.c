@@ -349,8 +349,11 @@ static void run_completions(struct blk_queue *q)
 			q->aio_ops->flush(q->aio);
 			q->aio_ops->reap(q->aio);
 		}
-		if (blk_list_empty(&q->done) && !q->deferred)
+		if (blk_list_empty(&q->done) && !q->deferred) {
+			if (q->aio) /* what was begun where another operation ended */
+				q->aio_ops->flush(q->aio);
 			return;
+		}
 	}
 }
 
