@@ -22,5 +22,6 @@ const struct blk_layer_ops *const blk_drivers[] = {
 const struct blk_front_ops *const blk_fronts[] = {
 	&blk_vhost_user_ops,
 	&blk_nbd_server_ops,
+	&blk_fuse_ops,
 	NULL,
 };
