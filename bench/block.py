@@ -25,7 +25,6 @@ from pathlib import Path
 SOURCE = Path(__file__).resolve().parent.parent
 BUILD = (SOURCE / os.environ.get("MALLEE_BUILD", "build")).resolve()
 BLOCKD = BUILD / "src" / "cmd" / "mallee-blockd"
-MASTER = BUILD / "bench" / "vhost-master"
 TICKS = os.sysconf("SC_CLK_TCK")
 MIB = 1 << 20
 START_S = 15
@@ -189,24 +188,33 @@ def fio(bench, engine, target, *, rw, block, depth):
             "client_cpu_s": (job["usr_cpu"] + job["sys_cpu"]) / 100 * job["job_runtime"] / 1000}
 
 
-def fio_nbd(bench, server, *, rw, block, depth):
-    return fio(bench, "nbd", [f"--uri=nbd+unix:///?socket={server.sock}"], rw=rw, block=block, depth=depth)
+def master(program, server, seconds, **options):
+    """The command line of a client of our own."""
+    path = BUILD / "bench" / program
+    if not path.exists():
+        raise CannotMeasure(f"{path} is not built")
+    return [path, "--socket", server.sock, "--seconds", seconds] + [w for name, value in options.items() for w in (f"--{name}", value)]
 
 
-def master(server, seconds, **options):
-    """vhost-master's command line. No ramp: the server's CPU is counted over all of its run."""
-    if not MASTER.exists():
-        raise CannotMeasure(f"{MASTER} is not built")
-    command = [MASTER, "--socket", server.sock, "--seconds", seconds, "--ramp", 0, "--pid", server.process.pid]
-    return command + [word for name, value in options.items() for word in (f"--{name}", value)]
+def master_run(bench, program, server, **options):
+    result = run_json(master(program, server, bench.args.seconds, **options), bench.args.seconds)
+    if result["errors"]:
+        raise CannotMeasure(f"{program}: {result['errors']} requests failed")
+    return {"iops": result["iops"], "ops": result["ops"], "seconds": result["seconds"], "latency_us": result["latency_us"],
+            "client_cpu_s": result["own_cpu_us_per_op"] * result["ops"] / 1e6}
 
 
 def vhost(bench, server, **options):
-    result = run_json(master(server, bench.args.seconds, **options), bench.args.seconds)
-    if result["errors"]:
-        raise CannotMeasure(f"vhost-master: {result['errors']} requests failed")
-    return {"iops": result["iops"], "ops": result["ops"], "seconds": result["seconds"], "latency_us": result["latency_us"],
-            "client_cpu_s": result["own_cpu_us_per_op"] * result["ops"] / 1e6}
+    """No ramp: the server's CPU is counted over all of the run."""
+    return master_run(bench, "vhost-master", server, ramp=0, **options)
+
+
+def nbd(bench, server, *, access, bs, depth):
+    """Our own client, which leaves the server most of the machine; or fio's engine, which needs more CPU than the servers do."""
+    if bench.args.nbd_client == "fio":
+        return fio(bench, "nbd", [f"--uri=nbd+unix:///?socket={server.sock}"], rw="randread" if access == "random" else "read", block=bs,
+                   depth=depth)
+    return master_run(bench, "nbd-master", server, access=access, bs=bs, depth=depth)
 
 
 # ---- runs, pairs, rows ----
@@ -327,7 +335,7 @@ def rows_nbd(bench, name, unit, scale, load, qemu_target, nbdkit_target):
     bench.warm()
 
     def client(server):
-        return fio_nbd(bench, server, **load)
+        return nbd(bench, server, **load)
     qemu = fastest([lambda a=a: bench.qemu_nbd(aio=a) for a in ("threads", "io_uring")], client, "this row")
     kit = fastest([lambda t=t: bench.nbdkit(threads=t) for t in (16, 4)], client, "this row")
     with bench.blockd("nbd", direct=False) as a, qemu() as b, kit() as c:
@@ -338,11 +346,11 @@ def rows_nbd(bench, name, unit, scale, load, qemu_target, nbdkit_target):
 
 
 def row_nbd_random(bench):
-    return rows_nbd(bench, "NBD, unix socket, cached, 4k random read, QD32", "IOPS", 1, {"rw": "randread", "block": "4k", "depth": 32}, 2.0, 1.3)
+    return rows_nbd(bench, "NBD, unix socket, cached, 4k random read, QD32", "IOPS", 1, {"access": "random", "bs": 4096, "depth": 32}, 2.0, 1.3)
 
 
 def row_nbd_sequential(bench):
-    return rows_nbd(bench, "NBD, unix socket, cached, 1M sequential read, QD8", "MB/s", MIB / 1e6, {"rw": "read", "block": "1M", "depth": 8},
+    return rows_nbd(bench, "NBD, unix socket, cached, 1M sequential read, QD8", "MB/s", MIB / 1e6, {"access": "sequential", "bs": MIB, "depth": 8},
                     2.5, 1.2)
 
 
@@ -356,7 +364,7 @@ def row_guest(bench):
 @contextlib.contextmanager
 def stopped_master(server):
     """A VMM whose guest reads 64k in sequence for a while, and then, attached, asks for nothing: it is stopped in its tracks."""
-    with subprocess.Popen([str(word) for word in master(server, 600, rw="read", access="sequential", bs=65536, depth=1)],
+    with subprocess.Popen([str(word) for word in master("vhost-master", server, 600, rw="read", access="sequential", bs=65536, depth=1)],
                           stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
         try:
             time.sleep(2)
@@ -477,6 +485,7 @@ def main():
     parser.add_argument("--pairs", type=int, default=5, help="runs of each side (5)")
     parser.add_argument("--seconds", type=int, default=4, help="of a run (4)")
     parser.add_argument("--size", type=int, default=512, metavar="MIB", help="of the file (512)")
+    parser.add_argument("--nbd-client", choices=("nbd-master", "fio"), default="nbd-master", help="who asks the NBD servers (nbd-master)")
     parser.add_argument("--dir", help="folder of the file; its disk is the one measured (BUILD/bench)")
     args = parser.parse_args()
     unknown = [row for row in args.rows if row not in ROWS]
