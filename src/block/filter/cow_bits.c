@@ -235,7 +235,8 @@ uint64_t bits_set(struct bits *b, uint64_t first, uint64_t n)
 		uint64_t page = first / BITS_PER_PAGE;
 		unsigned at = (unsigned)(first % BITS_PER_PAGE), take = (unsigned)MIN_OF(BITS_PER_PAGE - at, n);
 		/* First, so that whoever sees a bit set also sees that it is not durable; and no page is taken meanwhile. */
-		mark_dirty(b, page);
+		if (!b->lazy)
+			mark_dirty(b, page);
 		fresh += set_in_page(bits_live(b, page), at, take);
 		first += take;
 		n -= take;
@@ -365,8 +366,9 @@ static int header_read(struct bits *b, const struct bits_settings *s, bool *ret_
 	bool first_torn = is_blank(pages[0]);
 	bool valid[2] = { header_is_valid(pages[0], 0), header_is_valid(pages[1], 1) };
 	if (!valid[0] && !valid[1]) {
-		*ret_missing = first_torn;
-		return first_torn ? 0 : error_set(e, "InvalidMap", "%s: no header can be read: damaged, or not a map", s->path);
+		bool was_ours = memcmp(pages[0], "MALLEEBM", 8) == 0 || memcmp(pages[1], "MALLEEBM", 8) == 0;
+		*ret_missing = first_torn || (was_ours && s->damaged_is_set);
+		return *ret_missing ? 0 : error_set(e, "InvalidMap", "%s: no header can be read: damaged, or not a map", s->path);
 	}
 	bool second = valid[1] && (!valid[0] || get64(pages[1] + 16) > get64(pages[0] + 16));
 	err = header_decode(b, s, pages[second], e);
@@ -471,7 +473,7 @@ static int create(struct bits *b, const struct bits_settings *s, struct error *e
 	int err = pages > PAGES_MAX ? -EFBIG : 0;
 
 	b->created = true;
-	b->count = s->count;
+	b->count = b->grown_from = s->count;
 	if (!err)
 		err = ftruncate(b->fd, 0) ? -errno : extend_file(b, 0, pages);
 	if (!err)
@@ -485,6 +487,7 @@ static int load(struct bits *b, const struct bits_settings *s, struct error *e)
 {
 	int err = map_file(b, (b->count + BITS_PER_PAGE - 1) / BITS_PER_PAGE);
 
+	b->grown_from = b->count;
 	if (err)
 		return error_errno(e, err, "mapping %s", s->path);
 	for (uint64_t page = 0; page < b->pages; page++) {

@@ -23,7 +23,8 @@ struct bits_settings {
 	const char *boot_id;   /* NULL: the running kernel's */
 	uint32_t unit_bytes;   /* what a bit stands for */
 	uint64_t count;        /* bits wanted; a shorter map grows */
-	bool damaged_is_set;   /* a page of which nothing can be read counts as all set; otherwise it is an error */
+	bool damaged_is_set;   /* a page of which nothing can be read counts as all set, and a map without a readable header is
+				* made anew; otherwise they are errors */
 };
 
 /* What the owner keeps in the header; bits_header_write() makes it durable. */
@@ -39,8 +40,10 @@ struct bits_syncer;
 struct bits {
 	struct bits_header header;
 	bool created;          /* by this open */
+	bool lazy;             /* bits_set() leaves it to its caller to say bits_page_dirty() */
 	bool same_boot;        /* the live bits were those of a process that died, not the durable ones */
 	_Atomic uint64_t count;
+	uint64_t grown_from;   /* how many bits the map had when it was opened */
 	/* private from here on */
 	int fd;
 	uint32_t unit_bytes;
