@@ -119,8 +119,9 @@ static void *run_loop(void *arg)
 	server.result = blk_front_open(fronts, server.spec, &server.front, &e);
 	if (server.result)
 		fprintf(stderr, "%s\n", e.message);
-	*(bool *)arg = true;
-	if (server.result)
+	int result = server.result;
+	*(_Atomic bool *)arg = true;
+	if (result)
 		return NULL;
 	loop_run(server.loop);
 	blk_front_close(&server.front);
@@ -131,7 +132,7 @@ static void server_start(unsigned queues, const char *more)
 {
 	struct blk_stack_settings settings = { drivers, "disk", NULL, queues, BLK_IO_THREADS };
 	struct error e = { 0 };
-	static volatile bool opened;
+	static _Atomic bool opened;
 
 	disk.hold = false;
 	disk.fail_at = UINT64_MAX;
@@ -144,10 +145,9 @@ static void server_start(unsigned queues, const char *more)
 	assert_int_equal(loop_new(&server.loop), 0);
 	server.front = (struct blk_front){ .stack = server.stack, .loop = server.loop };
 	opened = false;
-	assert_int_equal(pthread_create(&server.thread, NULL, run_loop, (void *)&opened), 0);
+	assert_int_equal(pthread_create(&server.thread, NULL, run_loop, &opened), 0);
 	while (!opened)
 		usleep(200);
-	__sync_synchronize();
 	assert_int_equal(server.result, 0);
 }
 
