@@ -19,7 +19,7 @@
  *
  * `detaching-ID` is a null device that serves as a mark only, since QEMU does not tell whether a
  * device_del is under way; it is made before and goes with the guest's QEMU, as what it stands for
- * does. (When a guest boots anew, QEMU itself takes out what it was asked to.) libvirt learns of a
+ * does. `mallee-ejecting` is such a mark, too (kvm_eject.c). (When a guest boots anew, QEMU itself takes out what it was asked to.) libvirt learns of a
  * gone device that it knew by itself, and may be faster in removing the rest.
  */
 #include <libvirt/virterror.h>
@@ -52,6 +52,7 @@ struct plug {
 struct plugs {
 	struct plug list[4 * HYPER_DISK_SLOTS]; /* more than a guest's ports: the rest of earlier ones */
 	size_t count;
+	bool ejecting; /* a caller was killed in kvm_eject() */
 };
 
 static void json_freep(json_t **j)
@@ -95,6 +96,7 @@ static int look(const struct kvm_monitor *m, struct plugs *ret, struct error *e)
 	int r;
 
 	ret->count = 0;
+	ret->ejecting = false;
 	r = kvm_monitor_run(m, "qom-list", json_pack("{s:s}", "path", "/machine/peripheral"),
 			    &devices, e);
 	if (r == 0)
@@ -118,6 +120,8 @@ static int look(const struct kvm_monitor *m, struct plugs *ret, struct error *e)
 		} else if (label && str_prefix(label, MARK) &&
 			   (p = plug_of(ret, label + strlen(MARK)))) {
 			p->asked = true;
+		} else if (label && str_eq(label, KVM_EJECT_MARK)) {
+			ret->ejecting = true;
 		}
 	}
 	return 0;
@@ -139,6 +143,8 @@ static int settle(const struct kvm_monitor *m, struct plugs *ret, struct error *
 	struct plugs seen;
 	int r = look(m, &seen, e);
 
+	if (r == 0 && seen.ejecting)
+		r = kvm_eject_finish(m, e);
 	if (r < 0)
 		return r;
 	ret->count = 0;
@@ -342,9 +348,14 @@ static int do_detach(struct kvm *k, virConnectPtr conn, virDomainPtr dom, void *
 		return -EPERM;
 	}
 	r = ask(&m, found, e);
-	if (r == 0 && want->force)
-		r = kvm_eject(&m, KVM_PORT_SPARE_FIRST + found->disk.slot, e);
-	return r;
+	if (r < 0 || !want->force)
+		return r;
+	r = settle(&m, &p, e); /* the guest may have been quick */
+	found = r == 0 ? find_serial(&p, want->serial) : NULL;
+	if (!found)
+		return r;
+	r = kvm_eject(&m, KVM_PORT_SPARE_FIRST + found->disk.slot, e);
+	return r < 0 ? r : settle(&m, &p, e);
 }
 
 int kvm_disk_detach(struct hyper *h, const char *name, const char *serial, bool force,

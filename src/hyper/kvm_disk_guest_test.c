@@ -148,7 +148,7 @@ static void serve(struct fixture *f, struct server *s)
 	struct stat st;
 
 	assert_true(asprintf(&back, "file:path=%s", s->image) > 0);
-	assert_true(asprintf(&front, "vhost-user:socket=%s,serial=%s", s->path, s->serial) > 0);
+	assert_true(asprintf(&front, "vhost-user:socket=%s,serial=%s,seg-max=254", s->path, s->serial) > 0);
 	assert_true(asprintf(&log, "%s/blockd.log", f->dir) > 0);
 	assert_true(asprintf(&user, "%u:%u", UID, UID) > 0);
 	const char *argv[] = {BLOCKD, "--user", user, "--back", back, "--front", front, NULL};
@@ -175,10 +175,18 @@ static void stop(struct server *s)
 static void make_server(struct fixture *f, struct server *s, const char *serial)
 {
 	snprintf(s->serial, sizeof(s->serial), "%s", serial);
-	snprintf(s->path, sizeof(s->path), "%s/%s.sock", f->dir, serial);
 	snprintf(s->image, sizeof(s->image), "%s/%s.raw", f->dir, serial);
 	make_disk(s->image);
 	serve(f, s);
+}
+
+/* What can go wrong is done in the tests, so that it is cleared away. */
+static void prepare(struct fixture *f)
+{
+	make_root(f);
+	make_disk(f->plain);
+	make_server(f, &f->cold, COLD);
+	make_server(f, &f->hot, HOT);
 }
 
 static void open_driver(struct fixture *f)
@@ -211,10 +219,8 @@ static int setup(void **state)
 	snprintf(f->tap, sizeof(f->tap), "mltd%u", n);
 	if (run_command(&e, "ip", "tuntap", "add", "dev", f->tap, "mode", "tap", NULL) < 0)
 		fail_msg("%s", e.message);
-	make_root(f);
-	make_disk(f->plain);
-	make_server(f, &f->cold, COLD);
-	make_server(f, &f->hot, HOT);
+	snprintf(f->cold.path, sizeof(f->cold.path), "%s/%s.sock", f->dir, COLD);
+	snprintf(f->hot.path, sizeof(f->hot.path), "%s/%s.sock", f->dir, HOT);
 	f->disks[0] = (struct hyper_disk){
 	    .kind = HYPER_DISK_VHOST_USER, .path = f->cold.path, .serial = COLD, .slot = 0};
 	f->disks[1] = (struct hyper_disk){
@@ -380,6 +386,7 @@ static void test_plug_and_unplug(void **state)
 	struct hyper_disk other = f->disks[1];
 	struct error e = {0};
 
+	prepare(f);
 	start(f);
 	wait_said(f, "guest: " COLD " is 16 MiB", 1);
 	assert_int_equal(state_of(f, COLD, 0), HYPER_DISK_ATTACHED);
@@ -425,6 +432,7 @@ static void test_servers_die(void **state)
 {
 	struct fixture *f = *state;
 
+	prepare(f);
 	start(f);
 	attach(f, &f->disks[1]);
 	for (int i = 0; i < 5; i++) {
@@ -447,6 +455,7 @@ static void test_half_done(void **state)
 	struct error e = {0};
 	_cleanup_(freep) char *added = NULL, *after = NULL;
 
+	prepare(f);
 	start(f);
 	added = monitor(
 	    f, "{\"execute\":\"chardev-add\",\"arguments\":{\"id\":\"chr-vu-ua-disk15-" HOT "\",\"backend\":"
@@ -474,6 +483,7 @@ static void test_files(void **state)
 	struct fixture *f = *state;
 	struct hyper_disk plain = {.path = f->plain, .serial = PLAIN, .slot = 7};
 
+	prepare(f);
 	start(f);
 	attach(f, &plain);
 	wait_said(f, "guest: " PLAIN " is 16 MiB", 1);

@@ -4,6 +4,8 @@
  * serial port, then waits for ever or switches itself off. Needs root and a running libvirtd;
  * skipped (77) without, unless MALLEE_GUEST_TESTS=required.
  */
+#include <libvirt/libvirt-qemu.h>
+#include <libvirt/libvirt.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -63,7 +65,7 @@ __asm__(".pushsection .rodata\n"
 	".popsection\n");
 
 struct fixture {
-	char dir[64], name[64], root[96], console[96], tap[16], uuid[40];
+	char dir[64], name[64], root[96], keep[96], gone[96], console[96], tap[16], uuid[40];
 	struct hyper *h;
 	struct hyper_machine m;
 	atomic_int told;
@@ -89,6 +91,14 @@ static void write_disk(const struct fixture *f, const char *code, size_t len)
 	assert_int_equal(chown(f->root, UID, UID), 0);
 }
 
+static void write_file(const char *path)
+{
+	_cleanup_(freep) char *disk = calloc(1, DISK_SIZE);
+
+	assert_non_null(disk);
+	assert_int_equal(file_write_atomic(path, disk, DISK_SIZE, 0600), 0);
+}
+
 static int setup(void **state)
 {
 	struct fixture *f = calloc(1, sizeof(*f));
@@ -103,6 +113,8 @@ static int setup(void **state)
 	snprintf(f->name, sizeof(f->name), "mallee-drvtest-i-%017u", n);
 	snprintf(f->uuid, sizeof(f->uuid), "ec2d0000-0000-4000-8000-%012u", n);
 	snprintf(f->root, sizeof(f->root), "%s/root.raw", f->dir);
+	snprintf(f->keep, sizeof(f->keep), "%s/keep.raw", f->dir);
+	snprintf(f->gone, sizeof(f->gone), "%s/gone.raw", f->dir);
 	snprintf(f->console, sizeof(f->console), "%s/console.log", f->dir);
 	snprintf(f->tap, sizeof(f->tap), "mltt%u", n);
 	assert_int_equal(run_command(&e, "ip", "tuntap", "add", "dev", f->tap, "mode", "tap", NULL),
@@ -243,6 +255,89 @@ static void test_guest_switches_itself_off(void **state)
 	wait_console(f, "hello from a boot sector\r\nhello from a boot sector");
 }
 
+/* -1: not there */
+static int disk_state(struct fixture *f, const char *serial)
+{
+	_cleanup_(arena_freep) struct arena *a = arena_new();
+	struct hyper_disk_status *list;
+	struct error e = {0};
+	size_t count;
+
+	if (ops->disk_list(f->h, f->name, a, &list, &count, &e) < 0)
+		fail_msg("%s", e.message);
+	for (size_t i = 0; i < count; i++)
+		if (strcmp(list[i].serial, serial) == 0)
+			return (int)list[i].state;
+	return -1;
+}
+
+/* This guest hears nothing, so it lets go of no disk. */
+static void test_a_disk_is_taken_by_force(void **state)
+{
+	struct fixture *f = *state;
+	struct hyper_disk keep = {.path = f->keep, .serial = "keep", .slot = 8};
+	struct hyper_disk gone = {.path = f->gone, .serial = "gone", .slot = 0};
+	struct error e = {0};
+
+	write_disk(f, boot_halt, (size_t)(boot_halt_end - boot_halt));
+	write_file(f->keep);
+	write_file(f->gone);
+	if (ops->start(f->h, &f->m, &e) < 0 ||
+	    ops->disk_attach(f->h, f->name, &keep, &e) < 0 ||
+	    ops->disk_attach(f->h, f->name, &gone, &e) < 0)
+		fail_msg("%s", e.message);
+	for (int i = 0; i < 3; i++) { /* asked again and again */
+		if (ops->disk_detach(f->h, f->name, "gone", false, &e) < 0)
+			fail_msg("%s", e.message);
+		usleep(200000);
+		assert_int_equal(disk_state(f, "gone"), HYPER_DISK_DETACHING);
+	}
+	assert_int_equal(ops->disk_attach(f->h, f->name, &gone, &e), -EBUSY);
+	error_clear(&e);
+	if (ops->disk_detach(f->h, f->name, "gone", true, &e) < 0)
+		fail_msg("%s", e.message);
+	assert_int_equal(disk_state(f, "gone"), -1);
+	assert_int_equal(disk_state(f, "keep"), HYPER_DISK_ATTACHED);
+	wait_state(f, HYPER_RUNNING);
+	if (ops->disk_attach(f->h, f->name, &gone, &e) < 0)
+		fail_msg("%s", e.message);
+	assert_int_equal(disk_state(f, "gone"), HYPER_DISK_ATTACHED);
+	/* The boot disk of a machine that names none is not on the list. */
+	assert_int_equal(disk_state(f, "root"), -1);
+}
+
+/* Whoever took the disk was killed while the guest stood still. */
+static void test_a_guest_does_not_stay_paused(void **state)
+{
+	struct fixture *f = *state;
+	virConnectPtr conn = virConnectOpen("qemu:///system");
+	struct error e = {0};
+	virDomainPtr dom;
+	char *text = NULL;
+
+	write_disk(f, boot_halt, (size_t)(boot_halt_end - boot_halt));
+	if (ops->start(f->h, &f->m, &e) < 0)
+		fail_msg("%s", e.message);
+	dom = virDomainLookupByName(conn, f->name);
+	assert_non_null(dom);
+	assert_int_equal(virDomainQemuMonitorCommand(
+			     dom,
+			     "{\"execute\":\"chardev-add\",\"arguments\":{\"id\":\"mallee-ejecting\","
+			     "\"backend\":{\"type\":\"null\",\"data\":{}}}}",
+			     &text, 0),
+			 0);
+	assert_int_equal(virDomainSuspend(dom), 0);
+	wait_state(f, HYPER_PAUSED);
+	assert_int_equal(disk_state(f, "none"), -1);
+	wait_state(f, HYPER_RUNNING);
+	assert_int_equal(virDomainSuspend(dom), 0); /* somebody else: not ours to resume */
+	assert_int_equal(disk_state(f, "none"), -1);
+	wait_state(f, HYPER_PAUSED);
+	free(text);
+	virDomainFree(dom);
+	virConnectClose(conn);
+}
+
 static void test_errors_have_words(void **state)
 {
 	struct fixture *f = *state;
@@ -279,6 +374,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test_setup_teardown(test_life, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_guest_switches_itself_off, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_a_disk_is_taken_by_force, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_a_guest_does_not_stay_paused, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_errors_have_words, setup, teardown),
 	};
 	int r = why_not();

@@ -112,7 +112,11 @@ void kvm_disk_id(const struct hyper_disk *d, char id[static KVM_DISK_ID_BYTES]);
 /* -EINVAL: not one of ours. ret->serial points into id. */
 int kvm_disk_id_parse(const char *id, struct hyper_disk *ret);
 
-/* Pull out the device behind this root port, whatever the guest says. */
+/* Pull out the device behind this root port, whatever the guest says. It must be the one that is
+ * meant: look before. Leaves the guest paused, and this mark among the chardevs, if the process is
+ * killed in it: then kvm_eject_finish() is due. */
+#define KVM_EJECT_MARK "mallee-ejecting"
+int kvm_eject_finish(const struct kvm_monitor *m, struct error *e);
 int kvm_eject(const struct kvm_monitor *m, unsigned int port, struct error *e);
 
 int kvm_disk_attach(struct hyper *h, const char *name, const struct hyper_disk *d,
