@@ -4,10 +4,12 @@
 
 #include "block/filter/filter.h"
 #include "sabotage.h"
+#include "snapshots.h"
 
 const struct blk_layer_ops *const case_drivers[] = {
 	&blk_coalesce_ops,
 	&blk_readahead_ops,
+	&blk_snap_ops,
 	&blk_cow_ops,
 	&sabotage_ops,
 	&recorder_ops,
@@ -29,8 +31,13 @@ const struct stack_case stack_cases[] = {
 	  .size_bytes = 4 << 20 },
 	{ .name = "coalesce-errors", .filters = { "coalesce:buffer=%/buffer,size=1M,bypass=64k" }, .volatile_files = { "%/buffer" },
 	  .queues = 3, .size_bytes = 2 << 20, .fail_permille = 20 },
+	{ .name = "snap", .filters = { "snap:map=%/changes,chunk=16k" }, .files = { "%/changes", "%/changes.2" }, .queues = 2,
+	  .size_bytes = 4 << 20, .meanwhile = snapshots_meanwhile, .finish = snapshots_finish },
+	{ .name = "snap-errors", .filters = { "snap:map=%/changes,chunk=16k" }, .files = { "%/changes", "%/changes.2" }, .queues = 3,
+	  .size_bytes = 2 << 20, .meanwhile = snapshots_meanwhile, .finish = snapshots_finish, .fail_permille = 20 },
 	{ .name = "full", .filters = { "coalesce:buffer=%/buffer,size=1M,merge=256k", "readahead:cache=1M,chunk=64k,idle=20",
-	  "cow:source=pattern:size=3000k,map=%/map,chunk=32k,fill-rate=20M" }, .files = { "%/map" }, .volatile_files = { "%/buffer" },
-	  .queues = 3, .size_bytes = 4 << 20, .source_bytes = 3000 << 10 },
+	  "snap:map=%/changes,chunk=16k",
+	  "cow:source=pattern:size=3000k,map=%/map,chunk=32k,fill-rate=20M" }, .files = { "%/map", "%/changes", "%/changes.2" }, .volatile_files = { "%/buffer" },
+	  .queues = 3, .size_bytes = 4 << 20, .source_bytes = 3000 << 10, .meanwhile = snapshots_meanwhile, .finish = snapshots_finish },
 	{ 0 },
 };

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -14,6 +15,7 @@
 
 #include "base/macros.h"
 #include "cases.h"
+#include "snapshots.h"
 
 #define CHILD_MAX_S 300
 
@@ -77,6 +79,7 @@ struct harness *harness_new(const struct stack_case *c, uint64_t seed)
 	h->model = model_new(c->size_bytes / SECTOR, c->source_bytes / SECTOR, &h->world->clock);
 	h->stamps = shared_memory(c->size_bytes / SECTOR * sizeof(*h->stamps));
 	h->results = shared_memory(4096);
+	h->snapshots = shared_memory(snapshots_bytes(h->model->sectors));
 	return h;
 }
 
@@ -98,6 +101,9 @@ static void remove_folder(const char *dir)
 void harness_free(struct harness *h)
 {
 	remove_folder(h->dir);
+	munmap(h->stamps, h->model->sectors * sizeof(*h->stamps));
+	munmap(h->results, 4096);
+	munmap(h->snapshots, snapshots_bytes(h->model->sectors));
 	model_free(h->model);
 	world_free(h->world);
 	free(h);
@@ -166,7 +172,7 @@ int harness_child(struct harness *h, void (*fn)(struct harness *h, void *ctx), v
 	int end = wait_for(h, pid, kill_after_us);
 	h->failed |= end < 0;
 	if (end < 0 && !h->may_fail)
-		die("%s: run again with MALLEE_STACK=%s MALLEE_SEED=%llu", h->c->name, h->c->name, (unsigned long long)h->results[0]);
+		die("%s: run again with MALLEE_STACK=%s MALLEE_SEED=%llu", h->c->name, h->c->name, (unsigned long long)h->results[RESULT_SEED]);
 	return end;
 }
 
@@ -217,13 +223,15 @@ struct run {
 static void run_load(struct harness *h, void *ctx)
 {
 	struct run *run = ctx;
-	struct load l = { .world = h->world, .model = h->model, .ops = run->ops, .seed = run->seed, .barriers = 50,
+	struct load l = { .world = h->world, .model = h->model, .ops = run->ops, .seed = run->seed, .barriers = 10,
 			  .meanwhile = h->c->meanwhile, .ctx = h };
 
 	recorder_world = h->world;
 	l.stack = harness_open(h, h->c->queues);
 	load_run(&l);
-	h->results[1] += l.failed;
+	if (h->c->finish)
+		h->c->finish(&l);
+	h->results[RESULT_FAILED] += l.failed;
 	harness_close(h, l.stack);
 	h->world->kill_after = -1;
 }
@@ -253,13 +261,13 @@ void harness_life(struct harness *h, unsigned ops, enum ending ending)
 	h->world->kill_after = -1;
 	world_cut_off(h->world, &h->random);
 	history_cut_off(&h->model->history);
-	h->results[2] += signo != 0;
+	h->results[RESULT_KILLS] += signo != 0;
 	if (ending == END_POWER) {
 		static const enum power_choice choices[] = { POWER_NONE, POWER_ALL, POWER_WRITES, POWER_WRITES, POWER_TORN, POWER_TORN };
 		world_power(h->world, h->world, atomic_load(&h->world->clock), choices[random_below(&h->random, ARRAY_SIZE(choices))], 0, &h->random);
 		harness_lose_files(h);
 		world_forget(h->world);
-		h->results[3]++;
+		h->results[RESULT_POWER]++;
 	}
 	if (ending == END_KILL && h->lose_at_kill)
 		harness_lose_files(h);

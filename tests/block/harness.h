@@ -20,9 +20,27 @@ struct stack_case {
 	uint64_t source_bytes;          /* so many are STAMP_SOURCE at first, the rest zeroes */
 	unsigned fail_permille;
 	bool write_through;             /* the disk has no cache */
+	/* On the main thread: now and then during a load, and after it. l->ctx is the harness. */
 	void (*meanwhile)(struct load *l, uint64_t *random);
+	void (*finish)(struct load *l);
 };
 extern const struct stack_case stack_cases[]; /* name NULL ends them */
+
+enum {
+	RESULT_SEED,
+	RESULT_FAILED,    /* requests */
+	RESULT_KILLS,
+	RESULT_POWER,     /* losses of it */
+	RESULT_STATES,    /* that a disk may be left in */
+	RESULT_EXHAUSTIVE, /* of them, by exhaustive choice */
+	RESULT_FILE_OPS,  /* writes and syncs of the first file beside the disk */
+	RESULT_VIEWS,
+	RESULT_COMMITTED, /* of them */
+	RESULT_UNCHANGED, /* sectors that the map of changes spared, compared */
+	RESULT_CHECKED,   /* sectors read */
+	RESULT_RUNS,
+	RESULTS
+};
 
 struct harness {
 	const struct stack_case *c;
@@ -32,7 +50,9 @@ struct harness {
 	uint64_t *stamps;        /* a verification's, shared */
 	uint64_t random;
 	uint64_t boots;
-	uint64_t *results;       /* shared: [0] seed, [1] requests failed, [2] kills, [3] power losses, the rest a test's */
+	uint64_t *results;       /* shared: RESULT_… */
+	struct snapshots *snapshots; /* shared; snapshots.c */
+	struct open_view *view;      /* a child's */
 	bool may_fail;           /* a failing child is an answer, and silent */
 	bool failed;
 	bool lose_at_kill;       /* sabotage: a kill loses what only the power may */

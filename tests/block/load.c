@@ -219,7 +219,7 @@ static bool wait_a_while(sem_t *s)
 	struct timespec t;
 
 	clock_gettime(CLOCK_REALTIME, &t);
-	t.tv_nsec += 1000000;
+	t.tv_nsec += 200000;
 	if (t.tv_nsec >= 1000000000) {
 		t.tv_sec++;
 		t.tv_nsec -= 1000000000;

@@ -13,7 +13,7 @@ struct load {
 	struct model *model;
 	unsigned ops;        /* of each queue */
 	uint64_t seed;
-	unsigned barriers;   /* chance in a thousand, a millisecond */
+	unsigned barriers;   /* chance in a thousand, a fifth of a millisecond */
 	/* On the main thread, now and then. NULL: nothing. */
 	void (*meanwhile)(struct load *l, uint64_t *random);
 	void *ctx;

@@ -24,22 +24,22 @@ static double seconds(void)
 }
 
 /* One volume, from its making on, for ops requests or a little more. */
-static uint64_t live(const struct stack_case *c, uint64_t seed, uint64_t ops, uint64_t *total)
+static uint64_t live(const struct stack_case *c, uint64_t seed, uint64_t ops, uint64_t total[RESULTS])
 {
 	struct harness *h = harness_new(c, seed);
 	uint64_t done = 0;
 
-	h->results[0] = seed;
+	h->results[RESULT_SEED] = seed;
 	while (done < ops) {
 		unsigned n = 1 + (unsigned)random_below(&h->random, RUN_OPS);
 		uint64_t how = random_below(&h->random, 8);
 		harness_life(h, n, how < 2 ? END_CLEAN : how < 5 ? END_KILL : END_POWER);
 		done += n * c->queues;
-		total[0]++;
+		h->results[RESULT_RUNS]++;
 	}
-	for (unsigned i = 1; i < 4; i++)
+	h->results[RESULT_CHECKED] = h->model->checked;
+	for (unsigned i = 0; i < RESULTS; i++)
 		total[i] += h->results[i];
-	total[4] += h->model->checked;
 	harness_free(h);
 	return done;
 }
@@ -47,16 +47,21 @@ static uint64_t live(const struct stack_case *c, uint64_t seed, uint64_t ops, ui
 static void check(void **state)
 {
 	const struct stack_case *c = *state;
-	uint64_t seed = harness_seed(), ops = harness_number("MALLEE_MODEL_OPS", DEFAULT_OPS), done = 0, total[5] = { 0 };
+	uint64_t seed = harness_seed(), ops = harness_number("MALLEE_MODEL_OPS", DEFAULT_OPS), done = 0, total[RESULTS] = { 0 };
 	double began = seconds();
 
 	print_message("%s: seed %llu\n", c->name, (unsigned long long)seed);
 	while (done < ops)
 		done += live(c, seed++, ops - done < VOLUME_OPS ? ops - done : VOLUME_OPS, total);
 	print_message("%s: %llu requests asked for in %llu runs, %llu killed, %llu power losses, %llu failed; %llu sectors checked; %.1f s\n", c->name,
-		      (unsigned long long)done, (unsigned long long)total[0], (unsigned long long)total[2], (unsigned long long)total[3],
-		      (unsigned long long)total[1], (unsigned long long)total[4], seconds() - began);
-	assert_true(total[4] > 0);
+		      (unsigned long long)done, (unsigned long long)total[RESULT_RUNS], (unsigned long long)total[RESULT_KILLS],
+		      (unsigned long long)total[RESULT_POWER], (unsigned long long)total[RESULT_FAILED], (unsigned long long)total[RESULT_CHECKED],
+		      seconds() - began);
+	if (c->finish)
+		print_message("%s: %llu views, %llu of them committed; %llu sectors that had not changed\n", c->name,
+			      (unsigned long long)total[RESULT_VIEWS], (unsigned long long)total[RESULT_COMMITTED],
+			      (unsigned long long)total[RESULT_UNCHANGED]);
+	assert_true(total[RESULT_CHECKED] > 0);
 }
 
 int main(void)

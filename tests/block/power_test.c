@@ -35,7 +35,7 @@ static void check_state(struct harness *h, struct round *r, uint64_t at, enum po
 	harness_lose_files(h);
 	recorder_world = r->left;
 	harness_verify(h, VIEW_POWER, at, what);
-	h->results[4]++;
+	h->results[RESULT_STATES]++;
 }
 
 static void check_moment(struct harness *h, struct round *r, uint64_t at)
@@ -45,7 +45,7 @@ static void check_moment(struct harness *h, struct round *r, uint64_t at)
 
 	for (uint64_t mask = 0; bits <= EXHAUSTIVE_BITS && mask < UINT64_C(1) << bits; mask++) {
 		check_state(h, r, at, POWER_MASK, mask);
-		h->results[5]++;
+		h->results[RESULT_EXHAUSTIVE]++;
 	}
 	for (unsigned i = 0; i < 4 && bits > EXHAUSTIVE_BITS; i++)
 		check_state(h, r, at, i == 0 ? POWER_NONE : i == 1 ? POWER_ALL : POWER_WRITES, 0);
@@ -56,11 +56,11 @@ static void check_moment(struct harness *h, struct round *r, uint64_t at)
 static void explore(struct harness *h, void *ctx)
 {
 	struct round *r = ctx;
-	uint64_t end = h->results[4] + r->states, last = atomic_load(&h->world->clock);
+	uint64_t end = h->results[RESULT_STATES] + r->states, last = atomic_load(&h->world->clock);
 
-	for (uint64_t at = 0; r->every_moment && at <= last && h->results[4] < end; at++)
+	for (uint64_t at = 0; r->every_moment && at <= last && h->results[RESULT_STATES] < end; at++)
 		check_moment(h, r, at);
-	while (!r->every_moment && h->results[4] < end)
+	while (!r->every_moment && h->results[RESULT_STATES] < end)
 		check_moment(h, r, random_below(&h->random, last + 1));
 }
 
@@ -71,18 +71,19 @@ static void run_some(struct harness *h, void *ctx)
 	recorder_world = h->world;
 	l.stack = harness_open(h, h->c->queues);
 	load_run(&l);
+	if (h->c->finish)
+		h->c->finish(&l);
 	harness_close(h, l.stack);
 	h->world->kill_after = -1;
 }
 
-/* results: [0] seed, [3] writes and syncs of the first file, [4] states, [5] of these by exhaustive choice */
-static void play(const struct stack_case *c, uint64_t seed, bool every_moment, uint64_t states, uint64_t results[6])
+static void play(const struct stack_case *c, uint64_t seed, bool every_moment, uint64_t states, uint64_t results[RESULTS])
 {
 	struct harness *h = harness_new(c, seed);
 	struct round r = { .left = world_new(c->size_bytes, seed), .every_moment = every_moment, .states = states };
 	unsigned ops = every_moment ? 4 : 40;
 
-	h->results[0] = seed;
+	h->results[RESULT_SEED] = seed;
 	r.left->write_through = c->write_through;
 	memcpy(r.left->boot_file, h->world->boot_file, sizeof(r.left->boot_file));
 	for (unsigned i = 0; i < FILES_MAX && h->world->file[i].size_bytes; i++)
@@ -94,9 +95,9 @@ static void play(const struct stack_case *c, uint64_t seed, bool every_moment, u
 	world_cut_off_unseen(h->world);
 	history_cut_off(&h->model->history);
 	harness_child(h, explore, &r, -1);
-	results[3] += h->world->file[0].size_bytes ? h->world->file[0].history.ops : 0;
-	results[4] += h->results[4];
-	results[5] += h->results[5];
+	results[RESULT_FILE_OPS] += h->world->file[0].size_bytes ? h->world->file[0].history.ops : 0;
+	results[RESULT_STATES] += h->results[RESULT_STATES];
+	results[RESULT_EXHAUSTIVE] += h->results[RESULT_EXHAUSTIVE];
 	world_free(r.left);
 	harness_free(h);
 }
@@ -104,19 +105,19 @@ static void play(const struct stack_case *c, uint64_t seed, bool every_moment, u
 static void check(void **state)
 {
 	struct stack_case c = *(const struct stack_case *)*state;
-	uint64_t seed = harness_seed(), wanted = harness_number("MALLEE_POWER_STATES", DEFAULT_STATES), results[6] = { 0 };
+	uint64_t seed = harness_seed(), wanted = harness_number("MALLEE_POWER_STATES", DEFAULT_STATES), results[RESULTS] = { 0 };
 	bool every_moment = true;
 
 	c.size_bytes = SIZE_BYTES;
 	print_message("%s: seed %llu\n", c.name, (unsigned long long)seed);
-	while (results[4] < wanted) {
+	while (results[RESULT_STATES] < wanted) {
 		play(&c, seed++, every_moment, ROUND_STATES, results);
 		every_moment = !every_moment;
 	}
 	print_message("%s: %llu states, %llu of them by exhaustive choice; %llu writes and syncs of the file beside the disk\n", c.name,
-		      (unsigned long long)results[4], (unsigned long long)results[5], (unsigned long long)results[3]);
-	assert_true(!c.files[0] || results[3] > 0);
-	assert_true(results[5] > 0);
+		      (unsigned long long)results[RESULT_STATES], (unsigned long long)results[RESULT_EXHAUSTIVE], (unsigned long long)results[RESULT_FILE_OPS]);
+	assert_true(!c.files[0] || results[RESULT_FILE_OPS] > 0);
+	assert_true(results[RESULT_EXHAUSTIVE] > 0);
 }
 
 int main(void)
