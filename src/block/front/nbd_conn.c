@@ -181,9 +181,9 @@ static void receive(struct nbd_conn *c)
 		if (got == -EAGAIN)
 			c->readable = false;
 		else if (got < 0)
-			nbd_conn_fail(c, "the client has gone");
+			nbd_conn_fail(c, "has gone");
 		else if (got == 0)
-			nbd_conn_stop(c, "the client closed without taking leave");
+			nbd_conn_stop(c, c->inflight || c->out || c->writing ? "closed with requests out" : NULL);
 		else {
 			if (!c->tls && (uint64_t)got < asked)
 				c->readable = false;
@@ -229,7 +229,7 @@ static void send_rest(struct nbd_conn *c)
 		return;
 	ssize_t n = tls_session_send(c->tls, NULL, 0);
 	if (n < 0 && n != -EAGAIN)
-		nbd_conn_fail(c, "the client has gone");
+		nbd_conn_fail(c, "has gone");
 }
 
 /* The batch's end: one send for all replies; what that freed is used at once; the connection's end. */
@@ -255,7 +255,7 @@ static void on_start(struct blk_task *t)
 	struct nbd_conn *c = (struct nbd_conn *)((char *)t - offsetof(struct nbd_conn, start));
 
 	if (blk_watch_add(c->queue, &c->watch, c->fd, EPOLLIN | EPOLLRDHUP | EPOLLET, on_event)) {
-		nbd_conn_fail(c, "its socket cannot be watched");
+		nbd_conn_fail(c, "cannot be watched");
 		return;
 	}
 	c->busy = c->readable = true;

@@ -205,7 +205,7 @@ static void reply_ordered(struct nbd_conn *c, struct nbd_part *ended)
 
 	ended->ended = true;
 	if (slot->error && slot->head_queued)
-		nbd_conn_fail(c, "a read failed within its reply");
+		nbd_conn_fail(c, "was cut off: a read failed within its reply");
 	if (slot->abandoned)
 		return;
 	if (c->stream == slot && !slot->error) {
@@ -309,7 +309,7 @@ void nbd_send(struct nbd_conn *c)
 		if (n == -EAGAIN || n == -EWOULDBLOCK)
 			wait_for_room(c);
 		else if (n < 0)
-			nbd_conn_fail(c, "the client has gone");
+			nbd_conn_fail(c, "has gone");
 		else
 			advance(c, (uint64_t)n);
 		blk_count(&c->counters->sends, 1);

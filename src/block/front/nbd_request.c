@@ -385,7 +385,7 @@ static bool take_request(struct nbd_conn *c)
 	int err = nbd_request_decode(c->rx + c->rx_at, &rq);
 	c->rx_at += NBD_REQUEST_BYTES;
 	if (err || (rq.command == NBD_CMD_WRITE && rq.length > NBD_PAYLOAD_MAX)) {
-		nbd_conn_fail(c, err ? "the client sent no request where one was due" : "the client sent a write that is too long");
+		nbd_conn_fail(c, err ? "sent no request where one was due" : "sent a write that is too long");
 		return false;
 	}
 	if (rq.command == NBD_CMD_DISC) {
