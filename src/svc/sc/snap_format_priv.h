@@ -19,6 +19,7 @@
 #define SNAP_PACK_BYTES (16u << 20)
 #define SNAP_PACK_MAX (64u << 20)       /* as long as any we read */
 #define SNAP_SIZE_MAX (UINT64_C(64) << 40)
+#define SNAP_PAGES_MAX (1u << 20)
 #define SNAP_ROOT_MAX (64u << 20)
 #define SNAP_UPLOADS_MAX 65535u
 #define SNAP_READ_ATTEMPTS 3            /* before what comes damaged is held to be damaged */
@@ -108,6 +109,7 @@ struct snap_root {
 };
 void snap_root_free(struct snap_root *r);
 DEFINE_CLEANUP(struct snap_root *, snap_root_free, snap_root_freep)
+bool snap_root_shape_ok(const struct snap_root *r); /* sizes within limits: asked before anything else below */
 uint64_t snap_root_chunks(const struct snap_root *r);
 unsigned snap_page_ref_chunks(const struct snap_root *r, uint64_t page); /* fewer on the last */
 bool snap_root_present(const struct snap_root *r, uint64_t chunk); /* not zero */

@@ -37,6 +37,14 @@ void snap_root_free(struct snap_root *r)
 	free(r);
 }
 
+bool snap_root_shape_ok(const struct snap_root *r)
+{
+	return r->chunk_bytes >= SNAP_CHUNK_MIN && r->chunk_bytes <= SNAP_CHUNK_MAX && !(r->chunk_bytes & (r->chunk_bytes - 1)) &&
+	       r->page_chunks >= 8 && r->page_chunks <= SNAP_PAGE_CHUNKS_MAX && r->page_chunks % 8 == 0 && r->size_bytes > 0 &&
+	       r->size_bytes <= SNAP_SIZE_MAX && r->size_bytes % 512 == 0 &&
+	       r->size_bytes / ((uint64_t)r->chunk_bytes * r->page_chunks) < SNAP_PAGES_MAX;
+}
+
 uint64_t snap_root_chunks(const struct snap_root *r)
 {
 	return (r->size_bytes + r->chunk_bytes - 1) / r->chunk_bytes;
@@ -242,13 +250,6 @@ static void decode_head(struct snap_in *in, struct snap_root *r)
 	snap_get_id(in, true, r->lineage);
 }
 
-static bool shape_ok(const struct snap_root *r)
-{
-	return r->chunk_bytes >= SNAP_CHUNK_MIN && r->chunk_bytes <= SNAP_CHUNK_MAX && !(r->chunk_bytes & (r->chunk_bytes - 1)) &&
-	       r->page_chunks >= 8 && r->page_chunks <= SNAP_PAGE_CHUNKS_MAX && r->page_chunks % 8 == 0 && r->size_bytes > 0 &&
-	       r->size_bytes <= SNAP_SIZE_MAX && r->size_bytes % 512 == 0;
-}
-
 static void decode_uploads(struct snap_in *in, struct snap_root *r)
 {
 	r->upload_count = (unsigned)snap_get_var(in, SNAP_UPLOADS_MAX);
@@ -354,7 +355,7 @@ int snap_root_decode(const void *data, size_t len, const char *id, struct snap_r
 		return damaged(id, "it is another snapshot's", e);
 	r->abandoned = kind == ROOT_TOMBSTONE;
 	if (!r->abandoned && !in.bad) {
-		in.bad = kind != ROOT_SNAPSHOT || !shape_ok(r);
+		in.bad = kind != ROOT_SNAPSHOT || !snap_root_shape_ok(r);
 		if (!in.bad)
 			decode_uploads(&in, r);
 		if (!in.bad)

@@ -106,6 +106,10 @@ static int make_root(struct snap_writer *w, const struct snap_writer_config *c, 
 	r->page_chunks = parent ? parent->page_chunks : c->page_chunks ? c->page_chunks : SNAP_PAGE_CHUNKS;
 	r->size_bytes = c->size_bytes;
 	r->time_ms = clock_unix_ms();
+	if (!snap_root_shape_ok(r)) {
+		error_set(e, "InvalidParameterValue", "snapshot %s: its size does not fit its chunks", c->snapshot);
+		return -EINVAL;
+	}
 	r->page_count = (snap_root_chunks(r) + r->page_chunks - 1) / r->page_chunks;
 	r->pages = calloc(r->page_count, sizeof(*r->pages));
 	if (!r->pages)
