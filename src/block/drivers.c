@@ -8,8 +8,10 @@
 #include "block/front/fronts.h"
 
 const struct blk_layer_ops *const blk_drivers[] = {
+	&blk_throttle_ops,
 	&blk_coalesce_ops,
 	&blk_readahead_ops,
+	&blk_snap_ops,
 	&blk_cow_ops,
 	&blk_fault_ops,
 	&blk_file_ops,
