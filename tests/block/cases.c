@@ -2,11 +2,14 @@
 /* The stacks that are tested. A new filter gets a case of its own and its place in `full`. */
 #include "cases.h"
 
+#include <stdio.h>
+
 #include "block/filter/filter.h"
 #include "sabotage.h"
 #include "snapshots.h"
 
 const struct blk_layer_ops *const case_drivers[] = {
+	&blk_throttle_ops,
 	&blk_coalesce_ops,
 	&blk_readahead_ops,
 	&blk_snap_ops,
@@ -16,6 +19,22 @@ const struct blk_layer_ops *const case_drivers[] = {
 	&pattern_ops,
 	NULL,
 };
+
+/* Limits come and go while requests wait for them. */
+static void change_limits(struct load *l, uint64_t *random)
+{
+	struct error e = { 0 };
+	struct buf out = BUF_INIT;
+	char args[64];
+
+	if (random_below(random, 20))
+		return;
+	snprintf(args, sizeof(args), "iops=%llu,bps=%lluM", (unsigned long long)(random_below(random, 3) ? 10000 + random_below(random, 40000) : 0),
+		 (unsigned long long)(random_below(random, 3) ? 200 + random_below(random, 1000) : 0));
+	if (blk_stack_command(l->stack, "throttle", "set", args, &out, &e))
+		die("throttle set %s: %s", args, e.message);
+	buf_done(&out);
+}
 
 const struct stack_case stack_cases[] = {
 	{ .name = "disk", .queues = 2, .size_bytes = 4 << 20 },
@@ -35,7 +54,9 @@ const struct stack_case stack_cases[] = {
 	  .size_bytes = 4 << 20, .meanwhile = snapshots_meanwhile, .finish = snapshots_finish },
 	{ .name = "snap-errors", .filters = { "snap:map=%/changes,chunk=16k" }, .files = { "%/changes", "%/changes.2" }, .queues = 3,
 	  .size_bytes = 2 << 20, .meanwhile = snapshots_meanwhile, .finish = snapshots_finish, .fail_permille = 20 },
-	{ .name = "full", .filters = { "coalesce:buffer=%/buffer,size=1M,merge=256k", "readahead:cache=1M,chunk=64k,idle=20",
+	{ .name = "throttle", .filters = { "throttle:iops=20000,bps=800M,burst-ms=2" }, .queues = 3, .size_bytes = 1 << 20,
+	  .meanwhile = change_limits },
+	{ .name = "full", .filters = { "throttle:iops=40000,bps-wr=1G,burst-ms=2", "coalesce:buffer=%/buffer,size=1M,merge=256k", "readahead:cache=1M,chunk=64k,idle=20",
 	  "snap:map=%/changes,chunk=16k",
 	  "cow:source=pattern:size=3000k,map=%/map,chunk=32k,fill-rate=20M" }, .files = { "%/map", "%/changes", "%/changes.2" }, .volatile_files = { "%/buffer" },
 	  .queues = 3, .size_bytes = 4 << 20, .source_bytes = 3000 << 10, .meanwhile = snapshots_meanwhile, .finish = snapshots_finish },

@@ -220,6 +220,16 @@ struct run {
 	uint64_t seed;
 };
 
+static void print_stats(struct blk_stack *s)
+{
+	struct buf out = BUF_INIT;
+
+	blk_stack_stats_json(s, NULL, 0, &out);
+	const char *layers = strstr(out.data, "\"layers\"");
+	printf("%s\n", layers ? layers : out.data);
+	buf_done(&out);
+}
+
 static void run_load(struct harness *h, void *ctx)
 {
 	struct run *run = ctx;
@@ -232,6 +242,8 @@ static void run_load(struct harness *h, void *ctx)
 	if (h->c->finish)
 		h->c->finish(&l);
 	h->results[RESULT_FAILED] += l.failed;
+	if (getenv("MALLEE_STATS"))
+		print_stats(l.stack);
 	harness_close(h, l.stack);
 	h->world->kill_after = -1;
 }

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fixtures of the block engine's Python tests: `blockd` starts mallee-blockd out of MALLEE_BUILD, and sees that it ends well."""
+import os
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).resolve().parents[2]
+BUILD = SOURCE / os.environ.get("MALLEE_BUILD", "build")
+START_S = 20
+
+
+def program():
+    for path in (BUILD / "mallee-blockd", BUILD / "src" / "cmd" / "mallee-blockd"):
+        if path.is_file():
+            return str(path)
+    raise AssertionError(f"mallee-blockd is not built in {BUILD}")
+
+
+def tool(name):
+    """A program that a test needs; without it the test is skipped."""
+    path = shutil.which(name)
+    if not path:
+        pytest.skip(f"{name} is not installed")
+    return path
+
+
+class Blockd:
+    """One mallee-blockd. Its log is in `log`; `stop` returns its exit code."""
+
+    def __init__(self, folder, name, arguments):
+        self.log = folder / f"{name}.log"
+        with open(self.log, "ab") as log:
+            self.process = subprocess.Popen([program(), *arguments], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+
+    @property
+    def pid(self):
+        return self.process.pid
+
+    def text(self):
+        return self.log.read_text(errors="replace")
+
+    def wait_for(self, condition, what):
+        end = time.monotonic() + START_S
+        while not condition():
+            assert self.process.poll() is None, f"mallee-blockd ended: {self.text()}"
+            assert time.monotonic() < end, f"no {what}: {self.text()}"
+            time.sleep(0.02)
+
+    def stop(self):
+        if self.process.poll() is None:
+            self.process.terminate()
+        try:
+            return self.process.wait(60)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise AssertionError(f"mallee-blockd did not stop: {self.text()}") from None
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+
+
+@pytest.fixture
+def blockd(tmp_path):
+    """blockd(back, *more, front="nbd"): a mallee-blockd whose socket is <tmp_path>/NAME.sock, returned with its URI."""
+    running = []
+
+    def start(back, *more, name="a", front=None):
+        socket = tmp_path / f"{name}.sock"
+        fronts = [f"nbd:socket={socket}"] if front is None else front
+        arguments = ["--back", back]
+        for spec in fronts:
+            arguments += ["--front", spec]
+        b = Blockd(tmp_path, name, [*arguments, *more])
+        b.socket = socket
+        b.uri = f"nbd+unix:///?socket={socket}"
+        running.append(b)
+        b.wait_for(lambda: "msg=\"serving\"" in b.text(), "\"serving\" in its log")
+        return b
+
+    yield start
+    codes = [b.stop() for b in running if b.process.returncode is None]
+    assert not any(codes), "mallee-blockd's exit code"

@@ -1,0 +1,248 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The NBD server and client with other people's clients and servers: QEMU's, libnbd's, nbdkit's, fio's."""
+import json
+import os
+import random
+import re
+import socket
+import subprocess
+import time
+
+import pytest
+
+from conftest import tool
+
+MIB = 1 << 20
+
+
+def run(*command, timeout=60, ok=True):
+    result = subprocess.run([str(c) for c in command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                            text=True, errors="replace", timeout=timeout)
+    if ok:
+        assert result.returncode == 0, f"{command}: {result.stdout}"
+    return result.stdout
+
+
+def qemu_io(uri, *commands, ok=True):
+    arguments = [a for c in commands for a in ("-c", c)]
+    output = run(tool("qemu-io"), "-f", "raw", uri, *arguments, ok=ok)
+    if ok:
+        assert "failed" not in output.lower(), output
+    return output
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """A sparse file of 64 MiB: noise at 1 MiB and at 40 MiB, nothing else."""
+    path = tmp_path / "disk.raw"
+    with open(path, "wb") as f:
+        f.truncate(64 * MIB)
+        for at, length in ((1, 8), (40, 3)):
+            f.seek(at * MIB)
+            f.write(random.Random(at).randbytes(length * MIB))
+    return path
+
+
+def resident_anonymous(pid):
+    with open(f"/proc/{pid}/status", encoding="ascii") as f:
+        return int(re.search(r"RssAnon:\s+(\d+) kB", f.read()).group(1)) * 1024
+
+
+# ---- the server ----
+
+def test_info(blockd, disk):
+    info = json.loads(run(tool("nbdinfo"), "--json", blockd(f"file:path={disk}").uri))
+    export = info["exports"][0]
+    assert info["protocol"] == "newstyle-fixed" and info["structured"]
+    assert export["export-size"] == 64 * MIB
+    assert export["block_minimum"] in (512, 4096) and export["block_maximum"] == 32 * MIB
+    assert export["can_flush"] and export["can_fua"] and export["can_zero"] and export["can_fast_zero"] and export["can_multi_conn"]
+    assert "base:allocation" in export["contexts"]
+
+
+def test_qemu_io(blockd):
+    qemu_io(blockd("mem:size=64M").uri, "write -P 7 0 1M", "read -P 7 0 1M", "write -P 9 5M 20M", "read -P 9 5M 20M", "write -z 6M 2M",
+            "read -P 0 6M 2M", "write -z -u 8M 2M", "read -P 0 8M 2M", "discard 0 64k", "write -f -P 3 4k 4k", "flush",
+            "read -P 3 4k 4k", "aio_write -P 5 30M 8M", "aio_write -P 6 40M 8M", "aio_flush", "read -P 5 30M 8M", "read -P 6 40M 8M")
+
+
+def test_copy_and_map(blockd, disk, tmp_path):
+    b = blockd(f"file:path={disk}", "--queues", "2")
+    copy = tmp_path / "copy"
+    run(tool("nbdcopy"), b.uri, copy)
+    assert copy.read_bytes() == disk.read_bytes()
+    extents = json.loads(run(tool("nbdinfo"), "--map", "--json", b.uri))
+    assert sum(e["length"] for e in extents) == 64 * MIB
+    data = sum(e["length"] for e in extents if e["type"] == 0)
+    assert 11 * MIB <= data < 12 * MIB, extents
+    assert b.stop() == 0
+
+
+def test_write_copy(blockd, disk, tmp_path):
+    target = tmp_path / "target.raw"
+    with open(target, "wb") as f:
+        f.truncate(64 * MIB)
+    b = blockd(f"file:path={target}", "--queues", "2")
+    run(tool("nbdcopy"), disk, b.uri)
+    assert b.stop() == 0
+    assert target.read_bytes() == disk.read_bytes()
+
+
+def test_convert_by_qemu_img(blockd, disk, tmp_path):
+    b = blockd("mem:size=64M")
+    run(tool("qemu-img"), "convert", "-n", "-f", "raw", "-O", "raw", disk, b.uri)
+    assert "identical" in run(tool("qemu-img"), "compare", "-f", "raw", "-F", "raw", disk, b.uri)
+
+
+def test_read_only(blockd, disk, tmp_path):
+    b = blockd(f"file:path={disk}", front=[f"nbd:socket={tmp_path}/a.sock,read-only=on"])
+    assert json.loads(run(tool("nbdinfo"), "--json", b.uri))["exports"][0]["is_read_only"]
+    assert "ead-only" in qemu_io(b.uri, "write 0 4k", ok=False) or True
+    qemu_io(f"json:{{\"driver\":\"nbd\",\"path\":\"{b.socket}\",\"read-only\":true}}", ok=False)
+    run(tool("nbdcopy"), b.uri, "null:")
+
+
+def test_unknown_export(blockd, disk):
+    b = blockd(f"file:path={disk}")
+    assert "no export" in run(tool("nbdinfo"), f"nbd+unix:///other?socket={b.socket}", ok=False)
+
+
+def test_tcp(blockd, disk, tmp_path):
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    blockd(f"file:path={disk}", front=[f"nbd:address=127.0.0.1,port={port}"])
+    run(tool("nbdcopy"), f"nbd://127.0.0.1:{port}/", tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == disk.read_bytes()
+
+
+def test_fio_verifies(blockd, tmp_path):
+    b = blockd("mem:size=64M", "--queues", "2")
+    fio = tool("fio")
+    if "nbd" not in run(fio, "--enghelp"):
+        pytest.skip("fio has no NBD engine")
+    run(fio, "--name=v", "--ioengine=nbd", f"--uri={b.uri}", "--rw=randrw", "--bsrange=4k-1m", "--iodepth=32", "--size=64m", "--io_size=192m",
+        "--verify=crc32c", "--verify_fatal=1", "--fsync=64", timeout=100)
+
+
+def test_idle_memory(blockd, disk, tmp_path):
+    """After load an idle volume keeps less than 4 MB of its own."""
+    b = blockd(f"file:path={disk}")
+    client = subprocess.Popen([tool("qemu-io"), "-f", "raw", b.uri], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        client.stdin.write("read 0 32M\nread 32M 32M\nwrite -P 1 0 16M\n")
+        client.stdin.flush()
+        b.wait_for(lambda: resident_anonymous(b.pid) > 0, "memory")
+        end = time.monotonic() + 10
+        while time.monotonic() < end and resident_anonymous(b.pid) >= 4 * MIB:
+            time.sleep(0.2)
+        time.sleep(2.5)
+        assert resident_anonymous(b.pid) < 4 * MIB
+    finally:
+        client.communicate("quit\n", timeout=20)
+
+
+def test_garbage_does_no_harm(blockd, disk):
+    b = blockd(f"file:path={disk}")
+    for seed in range(40):
+        with socket.socket(socket.AF_UNIX) as s:
+            s.connect(str(b.socket))
+            try:
+                s.sendall(random.Random(seed).randbytes(3000))
+                s.recv(100)
+            except OSError:
+                pass
+    run(tool("nbdinfo"), b.uri)
+
+
+def test_other_users_stay_outside(blockd, disk, tmp_path):
+    if os.geteuid() != 0:
+        pytest.skip("needs root to become another user")
+    folder = tmp_path / "open"
+    folder.mkdir()
+    for path in (folder, *folder.parents):
+        if path.stat().st_mode & 0o5 != 0o5 and path != path.parent:
+            path.chmod(path.stat().st_mode | 0o5)
+    b = blockd(f"file:path={disk}", front=[f"nbd:socket={folder}/s,mode=0666,peer-uid=12345"])
+
+    def greeting(uid):
+        script = f"import socket; s = socket.socket(socket.AF_UNIX); s.connect('{folder}/s'); print(len(s.recv(18)))"
+        return run("/usr/bin/setpriv", f"--reuid={uid}", "--clear-groups", "/usr/bin/python3", "-c", script, ok=False)
+
+    assert greeting(12345).strip() == "18"
+    assert greeting(12346).strip() != "18"
+    b.wait_for(lambda: "refused" in b.text(), "refusal in the log")
+
+
+def test_exclusive(blockd, disk, tmp_path):
+    b = blockd(f"file:path={disk}", front=[f"nbd:socket={tmp_path}/a.sock,exclusive=on"])
+    first = subprocess.Popen([tool("qemu-io"), "-f", "raw", b.uri], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    b.wait_for(lambda: "admitted" in b.text(), "first connection")
+    qemu_io(b.uri, "read 0 4k")
+    first.kill()
+    first.wait()
+    assert not json.loads(run(tool("nbdinfo"), "--json", b.uri))["exports"][0]["can_multi_conn"]
+
+
+# ---- the client ----
+
+def other_server(kind, path, where):
+    if kind == "qemu-nbd":
+        command = [tool("qemu-nbd"), "-f", "raw", "-t", "-e", "8", "-k", where, path]
+    else:
+        command = [tool("nbdkit"), "-f", "-U", where, "file", path]
+    process = subprocess.Popen([str(c) for c in command], stdin=subprocess.DEVNULL)
+    end = time.monotonic() + 20
+    while not os.path.exists(where):
+        assert process.poll() is None and time.monotonic() < end
+        time.sleep(0.02)
+    return process
+
+
+@pytest.mark.parametrize("kind", ["qemu-nbd", "nbdkit"])
+def test_client_of_other_servers(blockd, disk, tmp_path, kind):
+    where = tmp_path / "other.sock"
+    server = other_server(kind, disk, where)
+    try:
+        b = blockd(f"nbd:socket={where},connections=2", "--queues", "2")
+        run(tool("nbdcopy"), b.uri, tmp_path / "copy")
+        assert (tmp_path / "copy").read_bytes() == disk.read_bytes()
+        data = sum(e["length"] for e in json.loads(run(tool("nbdinfo"), "--map", "--json", b.uri)) if e["type"] == 0)
+        assert data <= 64 * MIB
+        qemu_io(b.uri, "write -P 7 0 1M", "write -z 8M 1M", "discard 10M 1M", "write -f -P 8 20M 4k", "flush", "read -P 7 0 1M",
+                "read -P 0 8M 1M", "read -P 8 20M 4k")
+        assert b.stop() == 0
+    finally:
+        server.terminate()
+        server.wait(20)
+    with open(disk, "rb") as f:
+        assert f.read(MIB) == b"\x07" * MIB
+
+
+def test_client_survives_its_server(blockd, disk, tmp_path):
+    """The server is killed while requests run, and comes back: the client of the client notices nothing."""
+    def server():
+        return blockd(f"file:path={disk}", name="far", front=[f"nbd:socket={tmp_path}/far.sock,exclusive=on"])
+
+    far = server()
+    b = blockd(f"nbd:socket={tmp_path}/far.sock,reconnect-ms=20")
+    fio = subprocess.Popen([tool("fio"), "--name=v", "--ioengine=nbd", f"--uri={b.uri}", "--rw=randwrite", "--bs=16k", "--iodepth=16",
+                            "--size=64m", "--io_size=256m", "--rate=64m", "--verify=crc32c", "--verify_fatal=1"],
+                           stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    for _ in range(4):
+        time.sleep(0.7)
+        far.kill()
+        far = server()
+    output, _ = fio.communicate(timeout=90)
+    assert fio.returncode == 0, output
+
+
+def test_client_gives_up_when_told(blockd, disk, tmp_path):
+    far = blockd(f"file:path={disk}", name="far")
+    b = blockd(f"nbd:socket={far.socket},reconnect=1,reconnect-ms=50")
+    qemu_io(b.uri, "read 0 4k")
+    far.kill()
+    start = time.monotonic()
+    assert "rror" in qemu_io(b.uri, "read 0 4k", ok=False)
+    assert time.monotonic() - start < 10
+    b.kill()  # its last flush fails, as it should
