@@ -442,7 +442,11 @@ static int make_place(struct fuse_front *f, struct error *e)
 {
 	struct stat st;
 
-	if (stat(f->path, &st) && errno == ENOTCONN && umount2(f->path, MNT_DETACH))
+	/* Opened, since the kernel may still know the dead one's attributes. */
+	int probe = open(f->path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	if (probe >= 0)
+		close(probe);
+	else if (errno == ENOTCONN && umount2(f->path, MNT_DETACH))
 		return error_errno(e, errno, "%s is left from a process that died; `umount -l` it", f->path);
 	int fd = open(f->path, O_CREAT | O_EXCL | O_RDONLY | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (fd >= 0) {
