@@ -3,7 +3,7 @@
 #define MALLEE_BLOCK_FRONT_NBD_TESTKIT_H
 
 /* For the NBD tests: a disk that holds requests or fails them when told, a server on it, and a client spelt out byte by byte as
- * far as its handshake. After cmocka.h. */
+ * far as its handshake. After cmocka.h and block/back/back.h. */
 #include <errno.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -14,7 +14,6 @@
 #include <unistd.h>
 
 #include "base/macros.h"
-#include "block/back/back.h"
 #include "block/core/nbd_proto.h"
 #include "block/front/fronts.h"
 #include "os/loop.h"
