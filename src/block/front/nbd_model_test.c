@@ -7,7 +7,6 @@
 
 #include <cmocka.h>
 
-#include "block/back/back.h"
 #include "block/front/nbd_testkit.h"
 #include "os/file.h"
 #include "tls/tls.h"

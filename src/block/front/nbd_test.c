@@ -8,7 +8,6 @@
 
 #include <cmocka.h>
 
-#include "block/back/back.h"
 #include "block/front/nbd_testkit.h"
 
 static void request(int fd, uint16_t command, uint16_t flags, uint64_t off, uint32_t len)

@@ -3,7 +3,7 @@
 #define MALLEE_BLOCK_FRONT_NBD_TESTKIT_H
 
 /* For the NBD tests: a disk that holds requests or fails them when told, a server on it, and a client spelt out byte by byte as
- * far as its handshake. After cmocka.h and block/back/back.h. */
+ * far as its handshake. After cmocka.h. */
 #include <errno.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -17,6 +17,8 @@
 #include "block/core/nbd_proto.h"
 #include "block/front/fronts.h"
 #include "os/loop.h"
+
+extern const struct blk_layer_ops blk_nbd_ops; /* block/back's, which this folder may not include but its tests link */
 
 #define DISK_BYTES (8u << 20)
 
