@@ -241,6 +241,7 @@ static void write_done(struct blk_req *child);
 static void write_below(struct ra_queue *q, struct blk_req *r)
 {
 	struct blk_req *child = blk_pool_get(q->writes);
+	struct ra *ra = q->ra;
 
 	if (!child) {
 		blk_list_push(&q->held, r);
@@ -255,8 +256,13 @@ static void write_below(struct ra_queue *q, struct blk_req *r)
 	child->ctx = r;
 	child->done = write_done;
 	*(struct ra_queue **)blk_pool_extra(child) = q;
-	ra_write_begin(q->ra, r->off_bytes, r->len_bytes);
-	blk_submit(q->ra->layer->below, child);
+	ra_write_begin(ra, r->off_bytes, r->len_bytes);
+	if (atomic_load_explicit(&ra->live, memory_order_relaxed) && r->len_bytes <= ra->chunk_bytes && ra_near(ra, r)) {
+		pthread_mutex_lock(&ra->lock);
+		ra_write_behind(ra, r->off_bytes, r->len_bytes);
+		pthread_mutex_unlock(&ra->lock);
+	}
+	blk_submit(ra->layer->below, child);
 }
 
 static void write_done(struct blk_req *child)

@@ -21,10 +21,11 @@
  * The heads are read without the lock by ra_near(): a wrong answer sends a read to the disk, or costs it the lock.
  *
  * Streams own chunks, in a list by age. A stream ends when it has no chunk, when it is idle or when what it reads ahead is
- * not wanted. Window: two chunks at first, doubled by each chunk that was used up, halved by each that was not; its
- * limit is what the reader takes in WINDOW_MS, or in two latencies of the disk if that is longer, at least WINDOW_CHUNKS,
- * at most the stream's share of the cache. The latency counted is that of loads with no other in flight: otherwise the
- * queue that we make ourselves would ask for more of it.
+ * not wanted. Window: two chunks at first, doubled by each chunk that was used up, halved by each that was not. It is never
+ * more than was used so far (and two chunks), so that a reader that ends early has cost no more than it gained; nor more than
+ * the reader takes in WINDOW_NS, or in two latencies of the disk if that is longer, but for WINDOW_CHUNKS that it may always
+ * have; nor more than the stream's share of the cache. The latency counted is that of loads with no other in flight:
+ * otherwise the queue that we make ourselves would ask for more of it.
  */
 #define WINDOW_CHUNKS 8u
 #define WINDOW_NS 25000000u
@@ -32,6 +33,7 @@
 #define PAUSE_NS 200000000u
 #define BEHIND 2u /* chunks behind the reader that are kept for late arrivals */
 #define WASTED_MAX 3u
+#define UNPROVEN_MAX 8u
 #define WARM_NS 1000000000u
 #define WIDE 8u /* chunks of a write that count one by one */
 
@@ -184,7 +186,8 @@ static uint64_t window_limit(const struct ra *ra, const struct ra_stream *s)
 	uint64_t ns = MAX_OF((uint64_t)WINDOW_NS, MIN_OF(2 * ra->latency_ns, 1000000000ull));
 	uint64_t chunks = (uint64_t)((double)s->rate * (double)ns / 1e9) / ra->chunk_bytes;
 
-	return MAX_OF(chunks, (uint64_t)WINDOW_CHUNKS);
+	chunks = MAX_OF(chunks, (uint64_t)WINDOW_CHUNKS);
+	return MIN_OF(chunks, s->used_bytes / ra->chunk_bytes + 2);
 }
 
 static unsigned share(const struct ra *ra)
@@ -262,10 +265,30 @@ static void stream_moves(struct ra *ra, struct ra_stream *s, uint64_t end, uint6
 		stream_end(ra, s, now_ns);
 }
 
+/* Of many streams that have come to nothing yet the oldest ends, so that what they cost is known soon. */
+static void end_unproven(struct ra *ra, uint64_t now_ns)
+{
+	struct ra_stream *oldest = NULL;
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < RA_STREAMS; i++) {
+		struct ra_stream *s = &ra->stream[i];
+
+		if (!s->live || s->used_bytes > ra->chunk_bytes)
+			continue;
+		n++;
+		if (!oldest || s->last_ns < oldest->last_ns)
+			oldest = s;
+	}
+	if (n >= UNPROVEN_MAX)
+		stream_end(ra, oldest, now_ns);
+}
+
 static struct ra_stream *stream_slot(struct ra *ra, uint64_t now_ns)
 {
 	struct ra_stream *s = NULL;
 
+	end_unproven(ra, now_ns);
 	for (unsigned i = 0; i < RA_STREAMS; i++) {
 		if (!ra->stream[i].live)
 			return &ra->stream[i];
@@ -381,6 +404,28 @@ void ra_unpin(struct ra *ra, struct ra_chunk *const pinned[], unsigned count, co
 			now_free(ra, c, now_ns);
 		else if (c->passed >= c->to - c->from)
 			retire(ra, c, now_ns);
+	}
+}
+
+/* A write that is about to go below, counted already, behind the reader of a chunk: the rest of that chunk stays good. So who
+ * rewrites what it reads keeps its stream. */
+void ra_write_behind(struct ra *ra, uint64_t off_bytes, uint64_t len_bytes)
+{
+	uint64_t first = off_bytes / ra->chunk_bytes, last = (off_bytes + len_bytes - 1) / ra->chunk_bytes;
+
+	if (last - first >= WIDE)
+		return;
+	for (uint64_t i = first; i <= last; i++) {
+		struct ra_chunk *c = lookup(ra, i);
+		uint64_t base = i * ra->chunk_bytes, end = MIN_OF(off_bytes + len_bytes, base + ra->chunk_bytes);
+
+		if (!c || end > c->stream->pos || end - base >= c->to)
+			continue;
+		if (end - base > c->from) {
+			c->passed -= MIN_OF(c->passed, (uint32_t)(end - base) - c->from);
+			c->from = (uint32_t)(end - base);
+		}
+		c->generation++; /* for this write and no other */
 	}
 }
 

@@ -122,6 +122,7 @@ int ra_cache_open(struct ra *ra, uint64_t cache_bytes);
 void ra_cache_close(struct ra *ra);
 void ra_write_begin(struct ra *ra, uint64_t off_bytes, uint64_t len_bytes); /* before it goes below */
 void ra_write_end(struct ra *ra, uint64_t off_bytes, uint64_t len_bytes);   /* before its end is told */
+void ra_write_behind(struct ra *ra, uint64_t off_bytes, uint64_t len_bytes); /* under lock, after ra_write_begin() */
 bool ra_near(const struct ra *ra, const struct blk_req *r); /* no lock; a chance answer is fine */
 
 enum ra_verdict { RA_MISS, RA_WAIT, RA_HIT };

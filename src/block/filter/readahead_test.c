@@ -121,6 +121,49 @@ static void test_random_reads_cost_nothing(void **state)
 	close_all(s, d);
 }
 
+/* Many short runs: what is read in vain stays below what is read, and then they are let be. */
+static void test_short_runs_are_let_be(void **state)
+{
+	struct tk_disk *d = tk_disk_new(2048ull * MIB);
+	struct blk_stack *s = open_on(d, "readahead", 1);
+	static uint8_t data[65536];
+	uint64_t seed = 7, read = 0;
+
+	d->delay_ns = 0;
+	for (unsigned i = 0; i < 300; i++) {
+		uint64_t at = tk_random(&seed) % (2000 * 16) * 65536;
+
+		for (unsigned j = 0; j < 5; j++, read += 65536)
+			assert_int_equal(tk_sync_op(s, BLK_READ, 0, at + j * 65536, 65536, data), 0);
+	}
+	print_message("short runs: %.0f MiB read, %.0f ahead\n", (double)read / MIB, (double)tk_counter(s, "ahead_bytes") / MIB);
+	assert_true(tk_counter(s, "ahead_bytes") < read / 4);
+	close_all(s, d);
+}
+
+/* Who rewrites what it has just read keeps its stream, and reads what it wrote. */
+static void test_rewriting_in_place(void **state)
+{
+	struct tk_disk *d = tk_disk_new(8 * MIB);
+	struct blk_stack *s = open_on(d, "readahead", 1);
+	static uint8_t data[16384];
+
+	d->delay_ns = 200000;
+	for (uint64_t off = 0; off < 8 * MIB; off += sizeof(data)) {
+		assert_int_equal(tk_sync_op(s, BLK_READ, 0, off, sizeof(data), data), 0);
+		assert_int_equal(data[0], 0);
+		memset(data, 1 + (int)(off >> 20), sizeof(data));
+		assert_int_equal(tk_sync_op(s, BLK_WRITE, 0, off, sizeof(data), data), 0);
+		if (off % 3 == 0 && off) {
+			assert_int_equal(tk_sync_op(s, BLK_READ, 0, off - 512, 1024, data), 0);
+			assert_memory_equal(data, d->now + off - 512, 1024);
+		}
+	}
+	assert_true(tk_counter(s, "hits") > 300);
+	assert_true(tk_counter(s, "stale_drops") < 5);
+	close_all(s, d);
+}
+
 static void test_interleaved_streams_and_end_of_disk(void **state)
 {
 	struct tk_disk *d = tk_disk_new(8 * MIB + 3 * 512);
@@ -293,6 +336,8 @@ int main(void)
 		cmocka_unit_test(test_synchronous_reader_gets_the_disk),
 		cmocka_unit_test(test_fast_disk_gets_a_larger_window),
 		cmocka_unit_test(test_random_reads_cost_nothing),
+		cmocka_unit_test(test_short_runs_are_let_be),
+		cmocka_unit_test(test_rewriting_in_place),
 		cmocka_unit_test(test_interleaved_streams_and_end_of_disk),
 		cmocka_unit_test(test_write_outdates_what_was_read),
 		cmocka_unit_test(test_write_in_flight_is_not_read_ahead),
