@@ -14,6 +14,7 @@ const struct blk_layer_ops *const blk_drivers[] = {
 	&blk_snap_ops,
 	&blk_cow_ops,
 	&blk_fault_ops,
+	&blk_disk_ops,
 	&blk_file_ops,
 	&blk_mem_ops,
 	&blk_null_ops,
