@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from conftest import tool
+from conftest import program, tool
 
 MIB = 1 << 20
 
@@ -182,6 +182,25 @@ def test_exclusive(blockd, disk, tmp_path):
     first.kill()
     first.wait()
     assert not json.loads(run(tool("nbdinfo"), "--json", b.uri))["exports"][0]["can_multi_conn"]
+
+
+def test_frozen_view(blockd, disk, tmp_path):
+    """A view of the snap filter is an export of its own: as it was, read-only, and says what changed."""
+    control = tmp_path / "control"
+    b = blockd(f"file:path={disk}", "--filter", f"snap:map={tmp_path}/map", "--control", str(control))
+    before = disk.read_bytes()
+    run(program(), "--to", control, "snap", "begin", f"name=v,scratch={tmp_path}/scratch,scratch-size=16M")
+    qemu_io(b.uri, "write -P 9 0 2M", "write -P 9 40M 1M", "write -P 9 20M 512k", "flush")
+    view = f"nbd+unix:///snap/v?socket={b.socket}"
+    export = json.loads(run(tool("nbdinfo"), "--json", view))["exports"][0]
+    assert export["is_read_only"] and "mallee:changed" in export["contexts"]
+    changed = json.loads(run(tool("nbdinfo"), "--map=mallee:changed", "--json", view))
+    assert sum(e["length"] for e in changed) == 64 * MIB
+    run(tool("nbdcopy"), view, tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == before
+    qemu_io(b.uri, "read -P 9 0 2M", "read -P 9 40M 1M")
+    run(program(), "--to", control, "snap", "end", "name=v")
+    assert "for export: snap/v" in run(tool("nbdinfo"), view, ok=False)
 
 
 def certificates(folder):
