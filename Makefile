@@ -73,8 +73,9 @@ check-slow: packages-test build
 bench: bench-block
 
 # A target that is missed is told, and is no error.
-bench-block: build
+bench-block: programs
 	@tools/packages $(groups) bench
+	@ninja -C $(BUILD) --quiet bench-programs
 	@MALLEE_BUILD=$(BUILD) bench/block.py $(BENCH)
 
 install: build
