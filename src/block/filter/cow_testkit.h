@@ -268,6 +268,7 @@ struct ck_load {
 	struct blk_stack *stack;
 	struct blk_queue *queue;
 	unsigned seed, left, running;
+	_Atomic unsigned pace_us;  /* how long a slot rests, at most */
 	bool errors_expected;
 	_Atomic bool stop;
 	_Atomic bool finished;
@@ -284,6 +285,11 @@ struct ck_load {
 };
 
 static _unused_ void ck_next(struct ck_slot *s);
+
+static void ck_retry(struct blk_timer *t)
+{
+	ck_next((struct ck_slot *)((char *)t - offsetof(struct ck_slot, retry)));
+}
 
 static bool ck_claim(struct ck_slot *s, bool write)
 {
@@ -343,7 +349,13 @@ static void ck_done(struct blk_req *r)
 			ck.writing[s->sector + i]--;
 	}
 	pthread_mutex_unlock(&ck.lock);
-	ck_next(s);
+	if (!s->load->pace_us) {
+		ck_next(s);
+		return;
+	}
+	s->retry.fn = ck_retry;
+	blk_timer_set(s->load->queue, &s->retry,
+		      blk_queue_now(s->load->queue) + UINT64_C(1000) * ((unsigned)rand_r(&s->load->seed) % s->load->pace_us));
 }
 
 static void ck_make(struct ck_slot *s)
@@ -354,7 +366,7 @@ static void ck_make(struct ck_slot *s)
 
 	*r = (struct blk_req){ .queue = s->load->queue, .done = ck_done, .ctx = s };
 	r->op = dice < 40 ? BLK_READ : dice < 82 ? BLK_WRITE : dice < 88 ? BLK_WRITE_ZEROES : dice < 92 ? BLK_DISCARD : BLK_FLUSH;
-	s->sectors = rand_r(seed) % 4 ? 1 + (unsigned)rand_r(seed) % 40 : 1 + (unsigned)rand_r(seed) % CK_LEN_MAX;
+	s->sectors = rand_r(seed) % (s->load->pace_us ? 20 : 4) ? 1 + (unsigned)rand_r(seed) % 40 : 1 + (unsigned)rand_r(seed) % CK_LEN_MAX;
 	s->sector = (unsigned)rand_r(seed) % (ck.sectors - s->sectors + 1);
 	if (rand_r(seed) % 3 == 0) { /* as guests do */
 		s->sector &= ~UINT64_C(7);
@@ -385,11 +397,6 @@ static void ck_prepare(struct ck_slot *s)
 		if (s->req.op == BLK_WRITE)
 			ck_pattern(s->data + i * 512, sector, s->snapshot[i]);
 	}
-}
-
-static void ck_retry(struct blk_timer *t)
-{
-	ck_next((struct ck_slot *)((char *)t - offsetof(struct ck_slot, retry)));
 }
 
 static _unused_ void ck_next(struct ck_slot *s)

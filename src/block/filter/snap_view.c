@@ -6,7 +6,7 @@
  * to be stored for it if the base is. From then on guests also set bits in the newest view's `since`. So, from the base on:
  *   base --changed--> view 1 --since 1--> view 2 --since 2--> now
  * When view 1 becomes the base, the map is made anew from since 1 and since 2, and view 2's changed is since 1. When it ends without,
- * since 1 is added to the view before, if there is one, and the map goes on as it was.
+ * the map goes on as it was. Either way since 1 is added to that of the view before, if there is one.
  * Views die with the process; the map, which has it all, is all that is kept.
  *
  * The scratch is a file whose room is really allocated; it has no name any more once it is open, so that nothing is left
@@ -333,7 +333,7 @@ int snap_view_end(struct snap *s, const char *name, bool commit_it, bool force, 
 	if (err)
 		return err;
 	unsigned at = index_of(s, v);
-	if (!commit_it && at)
+	if (at) /* also when v is the base now: what is older may become it again */
 		snap_set_union(&s->view[at - 1]->since, &v->since);
 	pthread_mutex_lock(&s->lock);
 	memmove(&s->view[at], &s->view[at + 1], (s->views - at - 1) * sizeof(*s->view));
