@@ -122,6 +122,7 @@ static int set_backend_fd(struct vhost_user *u, struct vhost_msg *m)
 {
 	fd_closep(&u->back_fd);
 	u->back_fd = vhost_msg_take_fd(m);
+	vhost_never_block(u->back_fd);
 	return DONE;
 }
 

@@ -75,6 +75,7 @@ void vhost_ring_enable(struct vhost_ring *r, bool on);
 int vhost_ring_set_kick(struct vhost_ring *r, int fd);
 void vhost_ring_set_call(struct vhost_ring *r, int fd);
 void vhost_ring_set_err(struct vhost_ring *r, int fd);
+void vhost_never_block(int fd); /* the peer may have made it to block; our threads do not. -1: nothing */
 
 /* ---- vhost_user.c: the socket and its one peer. The main thread's, but for what is atomic ---- */
 

@@ -423,8 +423,7 @@ int vhost_ring_set_kick(struct vhost_ring *r, int fd)
 	return c.err;
 }
 
-/* The peer may have made it to block; our threads do not. */
-static void never_block(int fd)
+void vhost_never_block(int fd)
 {
 	int flags = fd >= 0 ? fcntl(fd, F_GETFL) : -1;
 
@@ -446,7 +445,7 @@ void vhost_ring_set_call(struct vhost_ring *r, int fd)
 {
 	struct change c = { .ring = r, .fd = fd };
 
-	never_block(fd);
+	vhost_never_block(fd);
 	apply(&c, call_on_queue);
 	fd_closep(&c.old_fd);
 }
@@ -463,7 +462,7 @@ void vhost_ring_set_err(struct vhost_ring *r, int fd)
 {
 	struct change c = { .ring = r, .fd = fd };
 
-	never_block(fd);
+	vhost_never_block(fd);
 	apply(&c, err_on_queue);
 	fd_closep(&c.old_fd);
 }
