@@ -401,8 +401,14 @@ static int file_resize(struct blk_layer *l, uint64_t size_bytes, struct error *e
 			return error_errno(e, err, "%s: its size", f->path);
 		if (there < size_bytes)
 			return error_set(e, "InvalidSize", "%s has %llu bytes: grow the device first", f->path, (unsigned long long)there);
-	} else if (ftruncate(f->fd, (off_t)size_bytes) || fdatasync(f->fd)) {
-		return error_errno(e, errno, "growing %s to %llu bytes", f->path, (unsigned long long)size_bytes);
+	} else {
+		int err = ftruncate(f->fd, (off_t)size_bytes) ? -errno : 0;
+		if (!err && fdatasync(f->fd)) {
+			err = -errno;
+			atomic_store(&f->sync.error, err); /* it may be about what was written before */
+		}
+		if (err)
+			return error_errno(e, err, "growing %s to %llu bytes", f->path, (unsigned long long)size_bytes);
 	}
 	l->info.size_bytes = size_bytes;
 	return 0;

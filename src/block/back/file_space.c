@@ -66,6 +66,8 @@ static void sync_done(struct blk_aio *a)
 	}
 	if (err)
 		atomic_store(&s->error, err);
+	else
+		err = atomic_load(&s->error); /* they came before that was known, and it concerns them, too */
 	while ((r = blk_list_pop(&batch)))
 		blk_complete(r, err);
 	pthread_mutex_lock(&s->lock);
