@@ -16,69 +16,7 @@
 #include <cmocka.h>
 
 #include "base/macros.h"
-#include "block/back/file_priv.h"
-#include "block/back/testkit.h"
-#include "os/file.h"
-
-static const struct blk_layer_ops *const drivers[] = { &blk_file_ops, NULL };
-
-/* Every test has a folder of its own, where the file system is most likely a real one. */
-struct place {
-	char dir[128], path[160], spec[320];
-};
-
-static int set_up(void **state)
-{
-	struct place *p = calloc(1, sizeof(*p));
-
-	snprintf(p->dir, sizeof(p->dir), "%s/mallee-file-XXXXXX", getenv("TMPDIR") ? getenv("TMPDIR") : "/var/tmp");
-	assert_non_null(mkdtemp(p->dir));
-	snprintf(p->path, sizeof(p->path), "%s/disk.raw", p->dir);
-	*state = p;
-	return 0;
-}
-
-static int tear_down(void **state)
-{
-	struct place *p = *state;
-
-	umount2(p->dir, MNT_DETACH); /* of a test that failed */
-	assert_int_equal(dir_remove(p->dir), 0);
-	free(p);
-	return 0;
-}
-
-static const char *spec(struct place *p, const char *more)
-{
-	snprintf(p->spec, sizeof(p->spec), "file:path=%s%s", p->path, more);
-	return p->spec;
-}
-
-static void make_file(struct place *p, off_t size)
-{
-	int fd = open(p->path, O_RDWR | O_CREAT, 0600);
-
-	assert_true(fd >= 0);
-	assert_int_equal(ftruncate(fd, size), 0);
-	close(fd);
-}
-
-static int try_open(const char *text, struct error *e)
-{
-	struct blk_stack_settings settings = { drivers, text, NULL, 1, BLK_IO_AUTO };
-	struct blk_stack *s;
-
-	error_clear(e);
-	int err = blk_stack_open(&settings, &s, e);
-	if (!err)
-		blk_stack_close(s, NULL);
-	return err;
-}
-
-static struct file *file_of(struct blk_stack *s)
-{
-	return blk_stack_layer(s, "file")->state;
-}
+#include "block/back/file_testkit.h"
 
 /* ---- opening ---- */
 
@@ -327,16 +265,6 @@ static void run_model(struct place *p, const char *options, enum blk_io_engine e
 	free(slots);
 }
 
-static bool direct_works(struct place *p)
-{
-	struct error e = { 0 };
-
-	if (!try_open(spec(p, ",create=2M"), &e))
-		return true;
-	print_message("skipped: %s\n", e.message);
-	return false;
-}
-
 static void test_model_direct(void **state)
 {
 	struct place *p = *state;
@@ -512,170 +440,6 @@ static void test_flush_failure_stays(void **state)
 	close(fds[1]);
 }
 
-/* ---- errors of the disk ---- */
-
-static void test_cut_file(void **state)
-{
-	struct place *p = *state;
-	static char data[16384] __attribute__((aligned(4096)));
-
-	for (unsigned i = 0; i < 2; i++) {
-		unlink(p->path);
-		if (!i && !direct_works(p))
-			continue;
-		struct blk_stack *s = kit_open(drivers, spec(p, i ? ",create=2M,direct=off" : ",create=2M"), BLK_IO_AUTO, 1);
-		assert_int_equal(truncate(p->path, (1 << 20) + 512), 0);
-		assert_int_equal(kit_io(s, BLK_READ, 0, 1 << 20, data, sizeof(data)), -EIO);
-		assert_int_equal(kit_io(s, BLK_READ, 0, 3 << 19, data, sizeof(data)), -EIO);
-		assert_int_equal(kit_io(s, BLK_READ, 0, (1 << 20) - sizeof(data), data, sizeof(data)), 0);
-		assert_int_equal(blk_stack_close(s, NULL), 0);
-	}
-}
-
-static void test_full(void **state)
-{
-	struct place *p = *state;
-	static char data[65536];
-	int err = 0;
-
-	if (mount("tmpfs", p->dir, "tmpfs", 0, "size=1m")) {
-		print_message("skipped: no small file system may be mounted (%s)\n", strerror(errno));
-		skip();
-	}
-	struct blk_stack *s = kit_open(drivers, spec(p, ",create=4M,direct=off,discard=on"), BLK_IO_AUTO, 1);
-	for (unsigned i = 0; i < 64 && !err; i++)
-		err = kit_io(s, BLK_WRITE, 0, i * sizeof(data), data, sizeof(data));
-	assert_int_equal(err, -ENOSPC);
-	assert_int_equal(kit_io(s, BLK_READ, 0, 0, data, sizeof(data)), 0);
-	assert_int_equal(kit_io(s, BLK_DISCARD, 0, 0, NULL, 1 << 20), 0);
-	assert_int_equal(kit_io(s, BLK_WRITE, 0, 3 << 20, data, sizeof(data)), 0); /* and it recovers */
-	assert_int_equal(blk_stack_close(s, NULL), 0);
-	umount(p->dir);
-}
-
-/* ---- room ---- */
-
-static uint64_t allocated(struct place *p)
-{
-	struct stat st;
-
-	assert_int_equal(stat(p->path, &st), 0);
-	return (uint64_t)st.st_blocks * 512;
-}
-
-static void test_room(void **state)
-{
-	struct place *p = *state;
-	struct error e = { 0 };
-	char *data = malloc(1 << 20);
-
-	memset(data, 1, 1 << 20);
-	/* What is allocated stays so, and written. */
-	struct blk_stack *s = kit_open(drivers, spec(p, ",create=2M,direct=off"), BLK_IO_AUTO, 1);
-	assert_int_equal(blk_stack_info(s)->discard_bytes, 0);
-	assert_false(blk_stack_info(s)->fast_zeroes);
-	assert_int_equal(kit_io(s, BLK_WRITE, BLK_FUA, 0, data, 1 << 20), 0);
-	assert_int_equal(kit_io(s, BLK_DISCARD, 0, 0, NULL, 1 << 20), 0);
-	assert_int_equal(kit_io(s, BLK_WRITE_ZEROES, BLK_MAY_UNMAP | BLK_FUA, 0, NULL, 1 << 20), 0);
-	assert_int_equal(kit_io(s, BLK_READ, 0, 0, data, 1 << 20), 0);
-	assert_true(kit_all(data, 1 << 20, 0));
-	assert_true(allocated(p) >= 1 << 20);
-	/* Grows, and is as long as it says. */
-	assert_int_equal(blk_stack_resize(s, 8 << 20, &e), 0);
-	assert_int_equal(kit_io(s, BLK_WRITE_ZEROES, 0, 1 << 20, NULL, 7 << 20), 0); /* more than one write's worth */
-	assert_int_equal(kit_io(s, BLK_READ, 0, (8 << 20) - 4096, data, 4096), 0);
-	assert_int_equal(blk_stack_close(s, NULL), 0);
-	/* With discard=on it is given back. */
-	s = kit_open(drivers, spec(p, ",direct=off,discard=on"), BLK_IO_AUTO, 1);
-	assert_true(blk_stack_info(s)->discard_bytes > 0);
-	assert_int_equal(kit_io(s, BLK_DISCARD, 0, 512, NULL, (4 << 20) - 512), 0);
-	assert_true(allocated(p) < 6 << 20);
-	assert_int_equal(kit_io(s, BLK_WRITE_ZEROES, BLK_MAY_UNMAP, 0, NULL, 8 << 20), 0);
-	if (!file_of(s)->no_punch)
-		assert_true(allocated(p) < 1 << 20);
-	assert_int_equal(blk_stack_close(s, NULL), 0);
-	free(data);
-}
-
-static void test_extents(void **state)
-{
-	struct place *p = *state;
-	struct blk_extent x[8];
-	char *data = malloc(256 << 10);
-
-	memset(data, 1, 256 << 10);
-	struct blk_stack *s = kit_open(drivers, spec(p, ",create=4M,direct=off"), BLK_IO_AUTO, 1);
-	struct blk_layer *l = blk_stack_top(s);
-	assert_int_equal(l->ops->extents(l, BLK_MAP_ALLOCATION, 0, 4 << 20, x, 8), 1);
-	assert_int_equal(x[0].kind, BLK_EXTENT_HOLE);
-	assert_int_equal(x[0].len_bytes, 4 << 20);
-	assert_int_equal(kit_io(s, BLK_WRITE, BLK_FUA, 1 << 20, data, 256 << 10), 0);
-	int n = l->ops->extents(l, BLK_MAP_ALLOCATION, 512, (4 << 20) - 512, x, 8);
-	assert_int_equal(n, 3);
-	assert_int_equal(x[0].len_bytes, (1 << 20) - 512);
-	assert_int_equal(x[1].kind, BLK_EXTENT_DATA);
-	assert_int_equal(x[1].len_bytes, 256 << 10);
-	assert_int_equal(x[2].kind, BLK_EXTENT_HOLE);
-	assert_int_equal(x[0].len_bytes + x[1].len_bytes + x[2].len_bytes, (4 << 20) - 512);
-	assert_int_equal(l->ops->extents(l, BLK_MAP_ALLOCATION, 0, 4 << 20, x, 2), 2);
-	assert_int_equal(l->ops->extents(l, BLK_MAP_CHANGED, 0, 4 << 20, x, 8), -EOPNOTSUPP);
-	assert_int_equal(blk_stack_close(s, NULL), 0);
-	free(data);
-}
-
-/* ---- a device ---- */
-
-static bool make_loop(struct place *p, char *device, size_t size)
-{
-	char command[300];
-
-	snprintf(command, sizeof(command), "losetup --find --show --direct-io=on %s 2>/dev/null", p->path);
-	FILE *out = popen(command, "re");
-	bool works = out && fgets(device, (int)size, out);
-	if (out)
-		pclose(out);
-	device[strcspn(device, "\n")] = '\0';
-	return works && device[0];
-}
-
-static void test_device(void **state)
-{
-	struct place *p = *state, loop = *p;
-	char command[300];
-	struct error e = { 0 };
-	char *data = aligned_alloc(4096, 1 << 20);
-
-	make_file(p, 4 << 20);
-	if (!make_loop(p, loop.path, sizeof(loop.path))) {
-		print_message("skipped: no loop device to be had\n");
-		free(data);
-		skip();
-	}
-	struct blk_stack *s = kit_open(drivers, spec(&loop, ",discard=on"), BLK_IO_AUTO, 1);
-	assert_int_equal(blk_stack_info(s)->size_bytes, 4 << 20);
-	assert_true(try_open(spec(&loop, ",lock-wait=50"), &e) < 0);
-	memset(data, 9, 1 << 20);
-	assert_int_equal(kit_io(s, BLK_WRITE, BLK_FUA, 4096, data, 1 << 20), 0);
-	assert_int_equal(kit_io(s, BLK_WRITE_ZEROES, 0, 8192, NULL, 4096), 0);
-	assert_int_equal(kit_io(s, BLK_DISCARD, 0, 1 << 20, NULL, 1 << 20), 0);
-	assert_int_equal(kit_io(s, BLK_FLUSH, 0, 0, NULL, 0), 0);
-	assert_int_equal(kit_io(s, BLK_READ, 0, 4096, data, 16384), 0);
-	assert_true(kit_all(data, 4096, 9) && kit_all(data + 4096, 4096, 0) && kit_all(data + 8192, 8192, 9));
-	assert_true(blk_stack_resize(s, 8 << 20, &e) < 0);
-	make_file(p, 8 << 20);
-	snprintf(command, sizeof(command), "losetup --set-capacity %s", loop.path);
-	assert_int_equal(system(command), 0);
-	error_clear(&e);
-	assert_int_equal(blk_stack_resize(s, 8 << 20, &e), 0);
-	assert_int_equal(kit_io(s, BLK_READ, 0, (8 << 20) - 4096, data, 4096), 0);
-	assert_int_equal(blk_stack_close(s, NULL), 0);
-	snprintf(command, sizeof(command), "losetup --detach %s", loop.path);
-	assert_int_equal(system(command), 0);
-	free(data);
-}
-
-#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -690,11 +454,6 @@ int main(void)
 		TEST(test_flushes_share),
 		TEST(test_flushes_of_queues),
 		TEST(test_flush_failure_stays),
-		TEST(test_cut_file),
-		TEST(test_full),
-		TEST(test_room),
-		TEST(test_extents),
-		TEST(test_device),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
