@@ -66,8 +66,9 @@ static int write_if_changed(const char *path, const char *old, const struct buf 
 	return r < 0 ? error_errno(e, r, "Cannot write %s", path) : 0;
 }
 
-int apparmor_allow(const char *path, const char *cloud_id, const char *state, bool *ret_changed,
-		   struct error *e)
+/* Put one line of this cloud's, rule, into the local part. */
+static int allow(const char *path, const char *cloud_id, const char *state, const char *rule,
+		 bool *ret_changed, struct error *e)
 {
 	_cleanup_(buf_done) struct buf now = BUF_INIT;
 	_cleanup_(freep) char *old = NULL;
@@ -85,9 +86,26 @@ int apparmor_allow(const char *path, const char *cloud_id, const char *state, bo
 	without_ours(old, cloud_id, &now);
 	if (now.len > 0 && now.data[now.len - 1] != '\n')
 		buf_putc(&now, '\n');
-	buf_printf(&now, "# mallee %s: begin\n%s/nc/instances/** r,\n# mallee %s: end\n", cloud_id,
-		   state, cloud_id);
+	buf_printf(&now, "# mallee %s: begin\n%s\n# mallee %s: end\n", cloud_id, rule, cloud_id);
 	return write_if_changed(path, old, &now, ret_changed, e);
+}
+
+int apparmor_allow(const char *path, const char *cloud_id, const char *state, bool *ret_changed,
+		   struct error *e)
+{
+	_cleanup_(buf_done) struct buf rule = BUF_INIT;
+
+	buf_printf(&rule, "%s/nc/instances/** r,", state);
+	return allow(path, cloud_id, state, rule.data, ret_changed, e);
+}
+
+int apparmor_allow_sockets(const char *path, const char *cloud_id, const char *state,
+			   bool *ret_changed, struct error *e)
+{
+	_cleanup_(buf_done) struct buf rule = BUF_INIT;
+
+	buf_printf(&rule, "owner %s/**/vhost.sock rw,", state);
+	return allow(path, cloud_id, state, rule.data, ret_changed, e);
 }
 
 int apparmor_withdraw(const char *path, const char *cloud_id, bool *ret_changed, struct error *e)

@@ -23,6 +23,15 @@ bool apparmor_confines(void);
  * refused. */
 int apparmor_allow(const char *path, const char *cloud_id, const char *state, bool *ret_changed,
 		   struct error *e);
+/*
+ * A guest's volumes are served on unix sockets, of which virt-aa-helper knows nothing. So what all
+ * guests' profiles include gets a line, too: a guest's QEMU may open sockets of the name vhost.sock
+ * in the state folder that belong to its own user. No reload: a profile is read when its guest
+ * starts. Taken out by apparmor_withdraw().
+ */
+#define APPARMOR_GUESTS_LOCAL "/etc/apparmor.d/local/abstractions/libvirt-qemu"
+int apparmor_allow_sockets(const char *path, const char *cloud_id, const char *state,
+			   bool *ret_changed, struct error *e);
 /* Take them out; a file that is then empty, or missing, is success. */
 int apparmor_withdraw(const char *path, const char *cloud_id, bool *ret_changed, struct error *e);
 /* Load the helper's profile again. */

@@ -87,6 +87,24 @@ static void test_missing_file(void **state)
 	assert_text(f, LINES("ab12", "/var/lib/mallee"));
 }
 
+static void test_sockets(void **state)
+{
+	const struct fixture *f = *state;
+	struct error e = {0};
+	bool changed;
+
+	assert_int_equal(file_write_atomic(f->path, OWN, strlen(OWN), 0644), 0);
+	assert_int_equal(apparmor_allow_sockets(f->path, "ab12", "/srv/m", &changed, &e), 0);
+	assert_true(changed);
+	assert_text(f, OWN "# mallee ab12: begin\nowner /srv/m/**/vhost.sock rw,\n"
+			   "# mallee ab12: end\n");
+	assert_int_equal(apparmor_allow_sockets(f->path, "ab12", "/srv/m", &changed, &e), 0);
+	assert_false(changed);
+	assert_true(apparmor_allow_sockets(f->path, "ab12", "/srv/a b", &changed, &e) < 0);
+	assert_int_equal(apparmor_withdraw(f->path, "ab12", &changed, &e), 0);
+	assert_text(f, OWN);
+}
+
 /* What somebody edited is not cut away, and a name cannot become a rule. */
 static void test_careful(void **state)
 {
@@ -109,6 +127,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test_setup_teardown(test_lines_come_and_go, make_dir, remove_dir),
 	    cmocka_unit_test_setup_teardown(test_missing_file, make_dir, remove_dir),
+	    cmocka_unit_test_setup_teardown(test_sockets, make_dir, remove_dir),
 	    cmocka_unit_test_setup_teardown(test_careful, make_dir, remove_dir),
 	};
 

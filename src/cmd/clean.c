@@ -129,9 +129,12 @@ static int clean_state(const struct settings *s, bool yes, struct error *e)
 
 static int unconfine(const struct settings *s, struct error *e)
 {
-	bool changed;
+	bool changed, sockets_changed;
 	int r = apparmor_withdraw(APPARMOR_LOCAL, settings_get(s, SETTING_CLOUD_ID), &changed, e);
 
+	if (r == 0)
+		r = apparmor_withdraw(APPARMOR_GUESTS_LOCAL, settings_get(s, SETTING_CLOUD_ID),
+				      &sockets_changed, e);
 	return r == 0 && changed && apparmor_confines() ? apparmor_reload(e) : r;
 }
 

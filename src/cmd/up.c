@@ -23,16 +23,21 @@
 
 #define HEALTHY_TIMEOUT_MS 60000
 
-/* Where AppArmor confines guests, libvirt's helper must be able to look at theirs. */
+/* Where AppArmor confines guests, libvirt's helper must be able to look at theirs, and they must
+ * reach the sockets of their volumes. */
 static int confine(const struct settings *s, struct error *e)
 {
-	bool changed;
+	bool changed, sockets_changed;
 	int r;
 
 	if (!apparmor_confines())
 		return 0;
 	r = apparmor_allow(APPARMOR_LOCAL, settings_get(s, SETTING_CLOUD_ID),
 			   settings_get(s, SETTING_STATE), &changed, e);
+	if (r == 0)
+		r = apparmor_allow_sockets(APPARMOR_GUESTS_LOCAL,
+					   settings_get(s, SETTING_CLOUD_ID),
+					   settings_get(s, SETTING_STATE), &sockets_changed, e);
 	return r == 0 && changed ? apparmor_reload(e) : r;
 }
 
