@@ -122,7 +122,7 @@ def test_fio_verifies(blockd, tmp_path):
     fio = tool("fio")
     if "nbd" not in run(fio, "--enghelp"):
         pytest.skip("fio has no NBD engine")
-    run(fio, "--name=v", "--ioengine=nbd", f"--uri={b.uri}", "--rw=randrw", "--bsrange=4k-1m", "--iodepth=32", "--size=64m", "--io_size=192m",
+    run(fio, f"--aux-path={tmp_path}", "--name=v", "--ioengine=nbd", f"--uri={b.uri}", "--rw=randrw", "--bsrange=4k-1m", "--iodepth=32", "--size=64m", "--io_size=192m",
         "--verify=crc32c", "--verify_fatal=1", "--fsync=64", timeout=100)
 
 
@@ -287,7 +287,7 @@ def test_client_survives_its_server(blockd, disk, tmp_path):
 
     far = server()
     b = blockd(f"nbd:socket={tmp_path}/far.sock,reconnect-ms=20")
-    fio = subprocess.Popen([tool("fio"), "--name=v", "--ioengine=nbd", f"--uri={b.uri}", "--rw=randwrite", "--bs=16k", "--iodepth=16",
+    fio = subprocess.Popen([tool("fio"), f"--aux-path={tmp_path}", "--name=v", "--ioengine=nbd", f"--uri={b.uri}", "--rw=randwrite", "--bs=16k", "--iodepth=16",
                             "--size=64m", "--io_size=256m", "--rate=64m", "--verify=crc32c", "--verify_fatal=1"],
                            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     for _ in range(4):
