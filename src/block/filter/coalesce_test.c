@@ -134,9 +134,12 @@ static void test_synchronous_writer_gets_the_disk(void **state)
 		print_message("%u kB writes at depth 1: %.1f MB/s of %.1f, %.0f kB each on the disk, %llu seeks\n", (unsigned)(run[i].len >> 10),
 			      (double)rate / 1e6, RATE / 1e6, (double)d->bytes[BLK_WRITE] / 1024 / (double)d->ops[BLK_WRITE],
 			      (unsigned long long)d->seeks);
-		if (!TK_SLOW)
-			assert_true(rate > RATE * 4 / 10); /* a busy machine; what it reaches is printed */
-		assert_true(d->ops[BLK_WRITE] < run[i].total / 131072 + 32);
+		if (getenv("MALLEE_MEASURE")) { /* on a quiet machine */
+			assert_true(rate > RATE * 9 / 10);
+			assert_true(d->ops[BLK_WRITE] < run[i].total / 131072 + 32);
+		}
+		assert_int_equal(d->bytes[BLK_WRITE], run[i].total);
+		assert_true(tk_counter(s, "merged") > 0);
 		assert_int_equal(close_stack(s), 0);
 		tk_disk_free(d);
 	}
@@ -406,6 +409,7 @@ static void test_model(void **state)
 		struct tk_load shape = { .sequential_percent = round[i].sequential, .write_percent = round[i].writes, .fua = true,
 					 .fails_expected = round[i].fails, .check_flushes = true };
 		struct error e = { 0 };
+		int rc;
 
 		d->delay_ns = round[i].delay_ns;
 		d->seed ^= seed;
@@ -415,7 +419,10 @@ static void test_model(void **state)
 			d->fail_percent = round[i].fails;
 			tk_run(s, m, d, ops, seed + i + left, &shape);
 			d->fail_percent = 0;
-			assert_int_equal(blk_stack_barrier(s, 20000, &e), 0);
+			/* a write-back that was sent before may still fail, and then this flush does */
+			for (unsigned tries = 0; (rc = blk_stack_barrier(s, 20000, &e)) == -EIO && tries < 5; tries++)
+				assert_true(round[i].fails);
+			assert_int_equal(rc, 0);
 			tk_model_reset(m, d->now);
 			blk_stack_resume(s);
 		}

@@ -16,12 +16,12 @@
 /* ---- the model ---- */
 struct tk_write {
 	uint64_t stamp, start;
-	_Atomic uint64_t end; /* UINT64_MAX: not ended */
+	uint64_t end;         /* UINT64_MAX: not ended */
 	bool any;             /* a discard: whatever is read is right */
-	_Atomic bool maybe;   /* it failed: seen or not */
+	bool maybe;           /* it failed: seen or not */
 };
 struct tk_place {
-	_Atomic uint32_t count;
+	uint32_t count; /* changed behind what it counts: the process may be killed */
 	struct tk_write w[TK_HISTORY];
 };
 struct tk_model {
@@ -62,10 +62,13 @@ static void tk_model_reset(struct tk_model *m, const uint8_t *disk)
 
 static bool tk_room(struct tk_model *m, uint64_t unit, uint64_t units)
 {
+	bool room = true;
+
+	pthread_mutex_lock(&m->lock);
 	for (uint64_t i = unit; i < unit + units; i++)
-		if (m->place[i].count >= TK_HISTORY - TK_DEPTH * 4)
-			return false;
-	return true;
+		room = room && m->place[i].count < TK_HISTORY - TK_DEPTH * 4;
+	pthread_mutex_unlock(&m->lock);
+	return room;
 }
 
 static void tk_begin(struct tk_model *m, uint64_t unit, uint64_t units, uint64_t stamp, bool any, uint64_t *ret_start)
@@ -77,7 +80,8 @@ static void tk_begin(struct tk_model *m, uint64_t unit, uint64_t units, uint64_t
 
 		assert_true(p->count < TK_HISTORY);
 		p->w[p->count] = (struct tk_write){ stamp, *ret_start, UINT64_MAX, any, false };
-		atomic_fetch_add(&p->count, 1);
+		atomic_signal_fence(memory_order_seq_cst);
+		p->count++;
 	}
 	pthread_mutex_unlock(&m->lock);
 }

@@ -85,8 +85,8 @@ static void test_synchronous_reader_gets_the_disk(void **state)
 	memset(d->now, 1, d->size);
 	uint64_t rate = tk_sync_rate(s, BLK_READ, 0, 32 * MIB, 65536, false);
 	print_message("64 kB at depth 1: %.1f MB/s of %.1f\n", (double)rate / 1e6, RATE / 1e6);
-	if (!TK_SLOW)
-		assert_true(rate > RATE * 4 / 10); /* a busy machine; what it reaches is printed */
+	if (getenv("MALLEE_MEASURE")) /* on a quiet machine */
+		assert_true(rate > RATE / 100 * 96);
 	assert_true(tk_counter(s, "hits") > 450);
 	assert_true(tk_counter(s, "streams_found") == 1);
 	assert_true(d->background > 100);
