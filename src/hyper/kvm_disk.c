@@ -4,23 +4,26 @@
  *
  * A vhost-user disk is two things in QEMU: a character device (the socket) and the PCI device that
  * uses it. libvirt can plug both, but drops `reconnect` when it does: the guest would hang for ever
- * once the server died. So they are plugged through QEMU's monitor, with the names that libvirt
- * gives to those of the XML, and all of them are unplugged alike. A file is plugged by libvirt,
- * which gives QEMU's user access to it.
+ * once the server died. So they are plugged through QEMU's monitor, and all are unplugged so. A file
+ * is plugged by libvirt, which gives QEMU's user access to it.
  *
  * Nothing is remembered here. The names say it all, and are read anew by each call:
  *
- *   device ID    chardev chr-vu-ID    chardev detaching-ID
+ *   device ID    chardev socket-ID    chardev detaching-ID
  *      -             -                    -                  not there
  *      -            yes                   any                half plugged or unplugged: the rest is removed
  *     yes            .                    -                  attached
  *     yes            .                   yes                 the guest was asked to let go
  *      -             -                   yes                 it has: the mark is removed
  *
+ * A disk of the XML has libvirt's chr-vu-ID in the place of socket-ID. They must differ: libvirt
+ * hears of a gone disk when it likes, and then removes chr-vu-ID, which by then could be that of
+ * the disk plugged again.
+ *
  * `detaching-ID` is a null device that serves as a mark only, since QEMU does not tell whether a
  * device_del is under way; it is made before and goes with the guest's QEMU, as what it stands for
- * does. `mallee-ejecting` is such a mark, too (kvm_eject.c). (When a guest boots anew, QEMU itself takes out what it was asked to.) libvirt learns of a
- * gone device that it knew by itself, and may be faster in removing the rest.
+ * does. (When a guest boots anew, QEMU itself takes out what it was asked to.) `mallee-ejecting` is
+ * such a mark, too (kvm_eject.c).
  */
 #include <libvirt/virterror.h>
 #include <stdio.h>
@@ -36,7 +39,8 @@
 #include "hyper/kvm_priv.h"
 #include "os/file.h"
 
-#define CHARDEV "chr-vu-"
+#define CHARDEV "socket-"
+#define COLD_CHARDEV "chr-vu-" /* libvirt's */
 #define MARK "detaching-"
 #define LABEL_BYTES (KVM_DISK_ID_BYTES + 16)
 #define SERVED_MS 3000 /* so long a socket may take to be answered */
@@ -45,8 +49,8 @@
 struct plug {
 	char id[KVM_DISK_ID_BYTES];
 	struct hyper_disk disk; /* what the id says; serial points into id */
-	bool device, chardev, asked;
-	bool connected; /* the chardev */
+	bool device, chardev, cold_chardev, asked;
+	bool connected; /* chardev is */
 };
 
 struct plugs {
@@ -117,6 +121,9 @@ static int look(const struct kvm_monitor *m, struct plugs *ret, struct error *e)
 		    (p = plug_of(ret, label + strlen(CHARDEV)))) {
 			p->chardev = true;
 			p->connected = file && !str_prefix(file, "disconnected:");
+		} else if (label && str_prefix(label, COLD_CHARDEV) &&
+			   (p = plug_of(ret, label + strlen(COLD_CHARDEV)))) {
+			p->cold_chardev = true;
 		} else if (label && str_prefix(label, MARK) &&
 			   (p = plug_of(ret, label + strlen(MARK)))) {
 			p->asked = true;
@@ -154,12 +161,13 @@ static int settle(const struct kvm_monitor *m, struct plugs *ret, struct error *
 		if (p->device) {
 			kept = plug_of(ret, p->id);
 			kept->device = true;
-			kept->chardev = p->chardev;
 			kept->asked = p->asked;
 			continue;
 		}
 		if (p->chardev)
 			(void)remove_chardev(m, CHARDEV, p->id, NULL);
+		if (p->cold_chardev)
+			(void)remove_chardev(m, COLD_CHARDEV, p->id, NULL);
 		if (p->asked)
 			(void)remove_chardev(m, MARK, p->id, NULL);
 	}

@@ -35,23 +35,28 @@
 #define HOT "vol0123456789abcdef1"
 #define PLAIN "vol-plain"
 #define DISK_BYTES (16 << 20)
-#define WAIT_MS 120000 /* of a guest under emulation, on a host that does other things, too */
+#define WAIT_MS 300000 /* of a guest under emulation, on a host that does other things, too */
 
 static const char script[] =
     "#!/bin/sh\n"
     "say() { echo \"guest: $*\" > /dev/ttyS0; }\n"
     /* An error as the disk is being taken away is none. */
     "wrong() {\n"
-    "	for i in 1 2 3 4 5 6 7 8 9; do sleep 1; [ -e /sys/block/$1 ] || return; done\n"
+    "	i=0\n"
+    "	while [ $((i += 1)) -le 20 ]; do sleep 1; [ -e /sys/block/$1 ] || return; done\n"
     "	say \"$2 ERROR $3\"\n"
     "}\n"
+    /* A node of its own: dd to one in /dev that is no more would make a plain file there. */
     "work() {\n"
     "	n=0\n"
+    "	node=/tmp/node-$2\n"
+    "	rm -f $node\n"
+    "	mknod $node b $(tr : ' ' < /sys/block/$1/dev)\n"
     "	while [ -e /sys/block/$1 ]; do\n"
     "		n=$((n + 1))\n"
-    "		echo \"$2 $n\" | dd of=/dev/$1 bs=4096 seek=$((n % 512)) conv=sync oflag=direct 2> /dev/null ||\n"
+    "		echo \"$2 $n\" | dd of=$node bs=4096 seek=$((n % 512)) conv=sync oflag=direct 2> /dev/null ||\n"
     "			wrong $1 $2 write\n"
-    "		got=$(dd if=/dev/$1 bs=4096 skip=$((n % 512)) count=1 iflag=direct 2> /dev/null | head -n 1)\n"
+    "		got=$(dd if=$node bs=4096 skip=$((n % 512)) count=1 iflag=direct 2> /dev/null | head -n 1)\n"
     "		[ \"$got\" = \"$2 $n\" ] || wrong $1 $2 read\n"
     "		[ $((n % 5)) = 0 ] && say \"$2 at $n\"\n"
     "	done\n"
@@ -458,7 +463,7 @@ static void test_half_done(void **state)
 	prepare(f);
 	start(f);
 	added = monitor(
-	    f, "{\"execute\":\"chardev-add\",\"arguments\":{\"id\":\"chr-vu-ua-disk15-" HOT "\",\"backend\":"
+	    f, "{\"execute\":\"chardev-add\",\"arguments\":{\"id\":\"socket-ua-disk15-" HOT "\",\"backend\":"
 	       "{\"type\":\"null\",\"data\":{}}}}");
 	assert_null(strstr(added, "error"));
 	assert_int_equal(state_of(f, HOT, 15), -1);
