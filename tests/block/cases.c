@@ -58,7 +58,8 @@ const struct stack_case stack_cases[] = {
 	  .meanwhile = change_limits },
 	{ .name = "full", .filters = { "throttle:iops=40000,bps-wr=1G,burst-ms=2", "coalesce:buffer=%/buffer,size=1M,merge=256k", "readahead:cache=1M,chunk=64k,idle=20",
 	  "snap:map=%/changes,chunk=16k",
-	  "cow:source=pattern:size=3000k,map=%/map,chunk=32k,fill-rate=20M" }, .files = { "%/map", "%/changes", "%/changes.2" }, .volatile_files = { "%/buffer" },
+	  "cow:source=pattern:size=3000k,map=%/map,chunk=32k,fill-rate=20M" },
+	  .files = { "%/map", "%/changes", "%/changes.2" }, .volatile_files = { "%/buffer" },
 	  .queues = 3, .size_bytes = 4 << 20, .source_bytes = 3000 << 10, .meanwhile = snapshots_meanwhile, .finish = snapshots_finish },
 	{ 0 },
 };

@@ -13,10 +13,10 @@
 
 #include "harness.h"
 
-#define DEFAULT_STATES 600u
+#define DEFAULT_STATES 300u
 #define SIZE_BYTES (256u << 10)
 #define EXHAUSTIVE_BITS 6u
-#define ROUND_STATES 300u
+#define ROUND_STATES 150u
 
 struct round {
 	struct world *left;      /* what the power leaves */
