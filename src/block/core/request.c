@@ -187,6 +187,22 @@ struct blk_req *blk_pool_get(struct blk_pool *p)
 	return r;
 }
 
+struct blk_req *blk_pool_copy(struct blk_pool *p, struct blk_req *r)
+{
+	struct blk_req *child = blk_pool_get(p);
+
+	if (child) {
+		child->op = r->op;
+		child->flags = r->flags;
+		child->off_bytes = r->off_bytes;
+		child->len_bytes = r->len_bytes;
+		child->iov = r->iov;
+		child->iov_count = r->iov_count;
+		child->ctx = r;
+	}
+	return child;
+}
+
 void blk_pool_put(struct blk_pool *p, struct blk_req *r)
 {
 	assert(((struct entry *)r)->pool == p && p->out);

@@ -91,6 +91,8 @@ struct blk_pool; /* belongs to one queue's thread */
 int blk_pool_new(struct blk_queue *q, unsigned count, unsigned iov_max, size_t extra_bytes, struct blk_pool **ret);
 void blk_pool_free(struct blk_pool *p); /* asserts that all are back */
 struct blk_req *blk_pool_get(struct blk_pool *p); /* fields zeroed, queue set; NULL when all are out */
+/* The same, and it asks what r asks, with r's iovec; ctx is r. done is still to be set. */
+struct blk_req *blk_pool_copy(struct blk_pool *p, struct blk_req *r);
 void blk_pool_put(struct blk_pool *p, struct blk_req *r);
 struct iovec *blk_pool_iov(struct blk_req *r); /* its own elements; set r->iov to them to use them */
 void *blk_pool_extra(struct blk_req *r);

@@ -306,18 +306,11 @@ void co_send(struct co_queue *q, struct blk_req *r)
 		blk_submit(q->co->layer->below, r);
 		return;
 	}
-	child = blk_pool_get(q->directs);
+	child = blk_pool_copy(q->directs, r);
 	if (!child) {
 		blk_list_push(&q->held, r);
 		return;
 	}
-	child->op = r->op;
-	child->flags = r->flags;
-	child->off_bytes = r->off_bytes;
-	child->len_bytes = r->len_bytes;
-	child->iov = r->iov;
-	child->iov_count = r->iov_count;
-	child->ctx = r;
 	child->done = direct_done;
 	*(struct co_queue **)blk_pool_extra(child) = q;
 	blk_submit(q->co->layer->below, child);

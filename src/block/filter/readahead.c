@@ -240,20 +240,13 @@ static void write_done(struct blk_req *child);
 
 static void write_below(struct ra_queue *q, struct blk_req *r)
 {
-	struct blk_req *child = blk_pool_get(q->writes);
+	struct blk_req *child = blk_pool_copy(q->writes, r);
 	struct ra *ra = q->ra;
 
 	if (!child) {
 		blk_list_push(&q->held, r);
 		return;
 	}
-	child->op = r->op;
-	child->flags = r->flags;
-	child->off_bytes = r->off_bytes;
-	child->len_bytes = r->len_bytes;
-	child->iov = r->iov;
-	child->iov_count = r->iov_count;
-	child->ctx = r;
 	child->done = write_done;
 	*(struct ra_queue **)blk_pool_extra(child) = q;
 	ra_write_begin(ra, r->off_bytes, r->len_bytes);
