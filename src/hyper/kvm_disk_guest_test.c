@@ -58,7 +58,7 @@ static const char script[] =
     "			wrong $1 $2 write\n"
     "		got=$(dd if=$node bs=4096 skip=$((n % 512)) count=1 iflag=direct 2> /dev/null | head -n 1)\n"
     "		[ \"$got\" = \"$2 $n\" ] || wrong $1 $2 read\n"
-    "		[ $((n % 5)) = 0 ] && say \"$2 at $n\"\n"
+    "		[ $((n % 5)) = 0 ] && say \"$2 at $n of $(($(cat /sys/block/$1/size) / 2048)) MiB\"\n"
     "	done\n"
     "	rm /tmp/$1\n"
     "	say \"$2 gone\"\n"
@@ -147,7 +147,7 @@ static void make_disk(const char *path)
 
 static void serve(struct fixture *f, struct server *s)
 {
-	_cleanup_(freep) char *back = NULL, *front = NULL, *log = NULL, *user = NULL;
+	_cleanup_(freep) char *back = NULL, *front = NULL, *log = NULL, *user = NULL, *control = NULL;
 	int64_t end = clock_mono_ms() + 10000;
 	struct error e = {0};
 	struct stat st;
@@ -156,7 +156,9 @@ static void serve(struct fixture *f, struct server *s)
 	assert_true(asprintf(&front, "vhost-user:socket=%s,serial=%s,seg-max=254", s->path, s->serial) > 0);
 	assert_true(asprintf(&log, "%s/blockd.log", f->dir) > 0);
 	assert_true(asprintf(&user, "%u:%u", UID, UID) > 0);
-	const char *argv[] = {BLOCKD, "--user", user, "--back", back, "--front", front, NULL};
+	assert_true(asprintf(&control, "%s.control", s->path) > 0);
+	const char *argv[] = {BLOCKD, "--user",  user,	"--back",    back,
+			      "--front", front, "--control", control, NULL};
 	struct spawn spawn = {.argv = argv, .log_path = log};
 
 	unlink(s->path);
@@ -500,6 +502,34 @@ static void test_files(void **state)
 	wait_progress(f, COLD);
 }
 
+/* blockd tells QEMU, and QEMU the guest. */
+static void grow(struct server *s)
+{
+	_cleanup_(freep) char *control = NULL, *bytes = NULL;
+	struct error e = {0};
+
+	assert_true(asprintf(&control, "%s.control", s->path) > 0);
+	assert_true(asprintf(&bytes, "%d", 2 * DISK_BYTES) > 0);
+	if (run_command(&e, BLOCKD, "--to", control, "resize", bytes, NULL) < 0)
+		fail_msg("%s", e.message);
+}
+
+static void test_disks_grow(void **state)
+{
+	struct fixture *f = *state;
+
+	prepare(f);
+	start(f);
+	attach(f, &f->disks[1]);
+	wait_progress(f, COLD);
+	wait_progress(f, HOT);
+	grow(&f->cold);
+	grow(&f->hot);
+	wait_said(f, "of 32 MiB", 6); /* one may be ahead */
+	wait_progress(f, COLD);
+	wait_progress(f, HOT);
+}
+
 static int why_not(void)
 {
 	const char *mode = getenv("MALLEE_GUEST_TESTS");
@@ -526,6 +556,7 @@ int main(int argc, char **argv)
 	    cmocka_unit_test_setup_teardown(test_plug_and_unplug, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_servers_die, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_half_done, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_disks_grow, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_files, setup, teardown),
 	};
 	int r = why_not();
