@@ -29,7 +29,7 @@ struct fixture {
 	_Atomic unsigned break_percent;  /* of GETs: the body breaks off */
 	_Atomic int status;              /* every time */
 	_Atomic unsigned requests, unsigned_requests;
-	uint64_t seed;
+	uint64_t seed, server_seed;
 	char dir[64], config[96], spec[256], endpoint[64];
 	struct objects *objects;
 	unsigned char *data;
@@ -85,8 +85,8 @@ static void serve_get(struct fixture *f, struct http_request *r, const struct bu
 	b->len = MIN_OF(to + 1, o->len) - from;
 	b->data = malloc(b->len);
 	memcpy(b->data, o->data + from, b->len);
-	if (b->len > 1 && bucket_random(&f->seed) % 100 < f->break_percent)
-		b->breaks_at = 1 + bucket_random(&f->seed) % (b->len - 1);
+	if (b->len > 1 && bucket_random(&f->server_seed) % 100 < f->break_percent)
+		b->breaks_at = 1 + bucket_random(&f->server_seed) % (b->len - 1);
 	http_reply_stream(r, 206, "application/octet-stream", b->len, give, body_free, b);
 }
 
@@ -145,7 +145,7 @@ static void serve(void *ctx, struct http_request *r)
 	f->requests++;
 	f->unsigned_requests += !authorization || !str_prefix(authorization, "AWS4-HMAC-SHA256 Credential=AKID/");
 	pthread_mutex_lock(&f->bucket.lock);
-	bool bad = bucket_random(&f->seed) % 100 < f->status_percent;
+	bool bad = bucket_random(&f->server_seed) % 100 < f->status_percent;
 	struct bucket_object *o = str_prefix(path, "/snaps/") ? bucket_find(&f->bucket, path + 7) : NULL;
 	bool change = !str_eq(http_method(r), "GET");
 	if (f->status)
@@ -173,6 +173,7 @@ static int setup(void **state)
 	struct error e = { 0 };
 
 	f->seed = (uint64_t)time(NULL) | 1;
+	f->server_seed = f->seed;
 	bucket_init(&f->bucket, f->seed);
 	if (http_server_start(&hc, &f->server, &e))
 		fail_msg("%s", e.message);

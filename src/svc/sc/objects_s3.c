@@ -193,7 +193,8 @@ static int s3_get(void *ctx, const char *key, uint64_t off, uint64_t len, struct
 	call.extra_header = range;
 	int r = do_call(ctx, &call, &reply, e);
 	if (r == -EINVAL && reply.data && strstr(reply.data, "<Code>InvalidRange</Code>")) {
-		error_clear(e);
+		if (e)
+			error_clear(e);
 		return 0; /* it ends before off */
 	}
 	if (r < 0)
@@ -312,7 +313,8 @@ int objects_s3_make_bucket(struct objects *o, struct error *e)
 	int r = do_call(objects_ctx(o, &s3_ops), &call, &reply, e);
 
 	if (r < 0 && reply.data && strstr(reply.data, "<Code>BucketAlreadyOwnedByYou</Code>")) {
-		error_clear(e);
+		if (e)
+			error_clear(e);
 		return 0;
 	}
 	return r < 0 ? r : 0;

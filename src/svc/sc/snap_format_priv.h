@@ -25,6 +25,11 @@
 #define SNAP_READ_ATTEMPTS 3            /* before what comes damaged is held to be damaged */
 #define SHA256_LEN 32
 
+static inline void snap_error_clear(struct error *e)
+{
+	if (e)
+		error_clear(e);
+}
 void snap_sha256(const void *data, size_t len, unsigned char out[static SHA256_LEN]);
 bool snap_all_zero(const void *data, size_t len);
 /* Ids as they go into keys: letters, digits, hyphens. */

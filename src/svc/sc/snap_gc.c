@@ -66,10 +66,10 @@ static int bury(struct snap_store *s, const char *snapshot, struct error *e)
 	err = objects_put(s->objects, key, raw.data, raw.len, true, e);
 	if (err != -EEXIST)
 		return err;
-	error_clear(e);
+	snap_error_clear(e);
 	err = snap_load_any_root(s, snapshot, &there, e);
 	if (err == -EBADMSG || err == -EPROTONOSUPPORT) {
-		error_clear(e);
+		snap_error_clear(e);
 		return 1; /* whatever it is, it was committed */
 	}
 	if (err)
@@ -79,46 +79,19 @@ static int bury(struct snap_store *s, const char *snapshot, struct error *e)
 	return err;
 }
 
-int snap_give_up(struct snap_store *s, const char *snapshot, uint64_t *removed, struct error *e)
+/* No commit any more, and no mark. Its packs are the caller's to remove: those that no manifest refers to, for a mark may have outlived
+ * a snapshot that was committed and deleted, and has children. 1: it is committed, and only its mark was removed. */
+static int give_up(struct snap_store *s, const char *snapshot, struct error *e)
 {
-	struct packset packs = PACKSET_INIT;
-	char prefix[SNAP_KEY_MAX], mark[SNAP_KEY_MAX];
+	char mark[SNAP_KEY_MAX];
 	int err = bury(s, snapshot, e);
-
 	bool committed = err == 1;
 
 	if (err < 0)
 		return err;
-	if (!committed) {
-		snprintf(prefix, sizeof(prefix), SNAP_PACKS "%s/", snapshot);
-		err = objects_list(s->objects, prefix, add_pack, &packs, e);
-		if (!err)
-			err = remove_packs(s, &packs, removed, e);
-		packset_done(&packs);
-		if (err)
-			return err;
-	}
 	snap_mark_key(snapshot, mark);
 	err = objects_remove(s->objects, mark, e);
 	return err ? err : committed;
-}
-
-int snap_abandon(struct snap_store *s, const char *snapshot, struct error *e)
-{
-	struct snap_use *use;
-	uint64_t removed = 0;
-	int err;
-
-	if (!snap_id_ok(snapshot)) {
-		error_set(e, "InvalidSnapshot.NotFound", "there is no snapshot %s", snapshot);
-		return -EINVAL;
-	}
-	err = snap_use(s, snapshot, SNAP_REMOVES, &use, e);
-	if (err)
-		return err;
-	err = snap_give_up(s, snapshot, &removed, e);
-	snap_unuse(s, use);
-	return err < 0 ? err : 0;
 }
 
 /* ---- delete ---- */
@@ -134,7 +107,7 @@ static int read_mark(struct snap_store *s, const char *id, char parent[static ID
 	if (err)
 		return err;
 	if (snap_mark_decode(raw.data ? raw.data : "", raw.len, parent, ret_time_ms)) {
-		parent[0] = '\0'; /* not one of ours, or torn: nothing is known but that it is there */
+		strcpy(parent, "?"); /* not one of ours, or torn: nothing is known but that it is there */
 		*ret_time_ms = 0;
 	}
 	return 0;
@@ -163,9 +136,9 @@ static int check_marks(struct snap_store *s, const char *snapshot, struct error 
 
 		err = read_mark(s, ids.id[i], parent, &time_ms, e);
 		if (err == -ENOENT) {
-			error_clear(e);
+			snap_error_clear(e);
 			err = 0;
-		} else if (!err && str_eq(parent, snapshot) && !is_over(s, ids.id[i])) {
+		} else if (!err && (str_eq(parent, snapshot) || str_eq(parent, "?")) && !is_over(s, ids.id[i])) {
 			error_set(e, "InvalidSnapshot.InUse", "snapshot %s is the parent of %s, whose upload has neither been committed nor"
 				  " given up", snapshot, ids.id[i]);
 			err = -EBUSY;
@@ -226,7 +199,7 @@ static int keep_referenced(struct snap_store *s, const char *lineage, struct pac
 			continue;
 		err = snap_load_any_root(s, ids.id[i], &r, e);
 		if (err == -ENOENT) { /* deleted meanwhile */
-			error_clear(e);
+			snap_error_clear(e);
 			err = 0;
 			continue;
 		}
@@ -276,12 +249,15 @@ int snap_delete(struct snap_store *s, const char *snapshot, struct snap_removed 
 		removed.incomplete = true; /* what it referred to cannot be told: gc's */
 		err = 0;
 	}
+	/* A mark that its commit left behind goes first: without the root it would look like an upload's. */
+	snap_mark_key(snapshot, key);
+	if (!err)
+		err = objects_remove(s->objects, key, e);
 	snap_root_key(snapshot, key);
 	if (!err)
 		err = objects_remove(s->objects, key, e);
-	if (!err && r) {
+	if (!err && r)
 		removed.incomplete = delete_packs(s, r, &removed.packs, &why) != 0;
-	}
 	if ((err || removed.incomplete) && e && !error_is_set(e))
 		*e = why;
 	snap_unuse(s, use);
@@ -302,7 +278,7 @@ static int gc_mark(struct snap_store *s, const char *id, int64_t abandon_after_m
 	int err = read_mark(s, id, parent, &time_ms, e);
 
 	if (err == -ENOENT) { /* it ended just now */
-		error_clear(e);
+		snap_error_clear(e);
 		return 0;
 	}
 	if (err)
@@ -311,13 +287,10 @@ static int gc_mark(struct snap_store *s, const char *id, int64_t abandon_after_m
 		packset_remove_snapshot(packs, id); /* under way */
 		return 0;
 	}
-	err = snap_give_up(s, id, &ret->packs, e);
+	err = give_up(s, id, e);
 	snap_unuse(s, use);
-	if (err == 0) {
-		packset_remove_snapshot(packs, id); /* they were removed */
-		ret->uploads++;
-	}
-	return err < 0 ? err : 0; /* committed: its manifest tells */
+	ret->uploads += err == 0;
+	return err < 0 ? err : 0; /* its packs go like any others, unless a manifest refers to them */
 }
 
 /* Tombstones of long ago, with nothing left of their uploads. */
@@ -364,4 +337,33 @@ int snap_gc(struct snap_store *s, int64_t abandon_after_ms, struct snap_removed 
 	if (ret)
 		*ret = removed;
 	return err;
+}
+
+int snap_abandon(struct snap_store *s, const char *snapshot, struct error *e)
+{
+	struct packset packs = PACKSET_INIT;
+	char prefix[SNAP_KEY_MAX];
+	struct snap_use *use;
+	uint64_t removed = 0;
+	int err;
+
+	if (!snap_id_ok(snapshot)) {
+		error_set(e, "InvalidSnapshot.NotFound", "there is no snapshot %s", snapshot);
+		return -EINVAL;
+	}
+	err = snap_use(s, snapshot, SNAP_REMOVES, &use, e);
+	if (err)
+		return err;
+	err = give_up(s, snapshot, e);
+	if (err == 0) {
+		snprintf(prefix, sizeof(prefix), SNAP_PACKS "%s/", snapshot);
+		err = objects_list(s->objects, prefix, add_pack, &packs, e);
+		if (!err)
+			err = keep_referenced(s, NULL, &packs, e);
+		if (!err)
+			err = remove_packs(s, &packs, &removed, e);
+		packset_done(&packs);
+	}
+	snap_unuse(s, use);
+	return err < 0 ? err : 0;
 }

@@ -372,6 +372,30 @@ static void test_tombstones_stop_the_undead(void **state)
 	snap_store_close(other);
 }
 
+/* A mark that outlived its snapshot must not take the packs with it that a child refers to. */
+static void test_a_mark_outlives_its_snapshot(void **state)
+{
+	struct fixture *f = *state;
+	struct snap_removed removed;
+	struct buf mark = BUF_INIT;
+	struct findings n;
+
+	assert_int_equal(snap_delete(f->store, "snap-1", NULL, NULL), 0);
+	snap_mark_encode("snap-1", "snap-0", 1, &mark);
+	assert_int_equal(objects_put(f->objects, "uploads/snap-1", mark.data, mark.len, false, NULL), 0);
+	buf_done(&mark);
+	assert_int_equal(snap_gc(f->store, 0, &removed, NULL), 0);
+	assert_int_equal(removed.packs, 0);
+	assert_int_equal(removed.uploads, 1);
+	assert_int_equal(snap_abandon(f->store, "snap-1", NULL), 0);
+	scrub(f, NULL, &n);
+	assert_int_equal(n.count, 0);
+	/* and a delete takes the mark along */
+	assert_int_equal(objects_put(f->objects, "uploads/snap-2", "x", 1, false, NULL), 0);
+	assert_int_equal(snap_delete(f->store, "snap-2", NULL, NULL), 0);
+	assert_int_equal(bucket_count(&f->bucket, SNAP_MARKS), 0);
+}
+
 static void test_failing_upload(void **state)
 {
 	struct fixture *f = *state;
@@ -428,6 +452,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_nothing_goes_beside_a_damaged_manifest, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_uploads_are_safe, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_tombstones_stop_the_undead, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_a_mark_outlives_its_snapshot, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_failing_upload, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_info, setup, teardown),
 	};

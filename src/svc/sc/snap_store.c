@@ -244,7 +244,7 @@ int snap_load_page(struct objects *o, const struct snap_root *r, uint64_t index,
 		buf_reset(&raw);
 		int err = objects_get(o, key, ref->off, ref->len, &raw, e);
 		if (err == -ENOENT) {
-			error_clear(e);
+			snap_error_clear(e);
 			return page_problem(r, index, "missing", e);
 		}
 		if (err)
@@ -300,7 +300,7 @@ int snap_load_chunk(struct objects *o, const struct snap_root *r, const struct s
 		buf_reset(scratch);
 		int err = objects_get(o, key, c->off, c->len, scratch, e);
 		if (err == -ENOENT) {
-			error_clear(e);
+			snap_error_clear(e);
 			return chunk_problem(r, p, i, "missing", e);
 		}
 		if (err)

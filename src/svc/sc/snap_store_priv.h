@@ -59,7 +59,4 @@ void snap_ids_done(struct snap_ids *ids);
 void snap_ids_add(struct snap_ids *ids, const char *id);
 int snap_all_ids(struct snap_store *s, const char *prefix, struct snap_ids *ret, struct error *e);
 
-/* snap_abandon() of one that the caller holds by SNAP_REMOVES. 1: it is committed, and only its mark was removed. */
-int snap_give_up(struct snap_store *s, const char *snapshot, uint64_t *packs, struct error *e);
-
 #endif

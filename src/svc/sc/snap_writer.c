@@ -418,7 +418,7 @@ static int put_root(struct snap_writer *w, struct error *e)
 	err = objects_put(w->objects, key, raw.data, raw.len, true, e);
 	if (err != -EEXIST)
 		return err;
-	error_clear(e);
+	snap_error_clear(e);
 	error_set(e, "InvalidSnapshot.Duplicate", "the upload of snapshot %s was given up, or another was faster", w->id.snapshot);
 	return -EEXIST;
 }
