@@ -63,7 +63,7 @@ static int begin(struct blockd *b, struct error *e)
 	if (!err)
 		err = open_fronts(b, e);
 	if (!err && s->control)
-		err = blockd_control_open(s->control, s->name, b->stack, b->opened, b->fronts, &b->control, e);
+		err = blockd_control_open(s->control, s->name, s->started_by, b->stack, b->opened, b->fronts, &b->control, e);
 	return err;
 }
 

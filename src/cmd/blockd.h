@@ -17,6 +17,7 @@ struct blockd_settings {
 	const char *name, *control;
 	unsigned queues;
 	enum blk_io_engine engine;
+	uid_t started_by; /* may use the control socket, as root may */
 	bool has_user;
 	uid_t uid;
 	gid_t gid;
@@ -27,10 +28,11 @@ int blockd_run(const struct blockd_settings *s);
 
 /*
  * The control socket: a line in, a line of JSON out: {"ok":true,"result":…} or {"ok":false,"code":"…","message":"…"}.
- * A thread a connection, at most eight, so that a slow command holds up nobody. Its peers are root and the process's own user.
+ * A thread a connection, at most eight, so that a slow command holds up nobody. Its peers are root and `owner`: not the user
+ * that --user names, which a guest's QEMU may share.
  */
 struct blockd_control;
-int blockd_control_open(const char *path, const char *name, struct blk_stack *stack, struct blk_front *const *fronts, unsigned front_count,
+int blockd_control_open(const char *path, const char *name, uid_t owner, struct blk_stack *stack, struct blk_front *const *fronts, unsigned front_count,
 			struct blockd_control **ret, struct error *e);
 void blockd_control_close(struct blockd_control *c); /* ends its connections; NULL is fine */
 

@@ -31,6 +31,7 @@ struct connection {
 struct blockd_control {
 	char path[sizeof(((struct sockaddr_un *)0)->sun_path)];
 	const char *name;
+	uid_t owner;
 	struct blk_stack *stack;
 	struct blk_front *const *fronts;
 	unsigned front_count;
@@ -180,12 +181,12 @@ static void answer(struct blockd_control *c, char *line, struct buf *reply)
 
 /* ---- connections ---- */
 
-static bool trusted(int fd)
+static bool trusted(const struct blockd_control *c, int fd)
 {
 	struct ucred peer;
 	socklen_t len = sizeof(peer);
 
-	return !getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) && (peer.uid == 0 || peer.uid == geteuid());
+	return !getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) && (peer.uid == 0 || peer.uid == c->owner);
 }
 
 static void *serve_connection(void *arg)
@@ -220,7 +221,7 @@ static void *serve_connection(void *arg)
 
 static void start_connection(struct blockd_control *c, int fd)
 {
-	for (unsigned i = 0; i < CONNECTIONS_MAX && !c->closing && trusted(fd); i++) {
+	for (unsigned i = 0; i < CONNECTIONS_MAX && !c->closing && trusted(c, fd); i++) {
 		struct connection *conn = &c->connection[i];
 		if (conn->fd >= 0)
 			continue;
@@ -272,7 +273,7 @@ static int listen_at(struct blockd_control *c, const char *path, struct error *e
 	return err ? error_errno(e, err, "--control %s", path) : 0;
 }
 
-int blockd_control_open(const char *path, const char *name, struct blk_stack *stack, struct blk_front *const *fronts, unsigned front_count,
+int blockd_control_open(const char *path, const char *name, uid_t owner, struct blk_stack *stack, struct blk_front *const *fronts, unsigned front_count,
 			struct blockd_control **ret, struct error *e)
 {
 	struct blockd_control *c = calloc(1, sizeof(*c));
@@ -280,6 +281,7 @@ int blockd_control_open(const char *path, const char *name, struct blk_stack *st
 	if (!c)
 		return error_errno(e, ENOMEM, "making the control socket");
 	c->name = name;
+	c->owner = owner;
 	c->stack = stack;
 	c->fronts = fronts;
 	c->front_count = front_count;

@@ -182,7 +182,7 @@ static int parse(struct blockd_settings *s, int argc, char **argv, struct error 
 
 int main(int argc, char **argv)
 {
-	struct blockd_settings s = { .queues = 1, .name = "" };
+	struct blockd_settings s = { .queues = 1, .name = "", .started_by = getuid() };
 	struct error e = { 0 };
 
 	if (argc == 2 && str_eq(argv[1], "--help")) {

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """mallee-blockd's command line and control socket."""
 import json
+import os
 import re
 import socket
 import subprocess
@@ -71,6 +72,25 @@ def test_many_lines_and_nonsense(control):
     assert json.loads(ask(control, "info"))["name"] == "vol-1"
 
 
+def test_the_guests_user_gives_no_commands(blockd, tmp_path):
+    """A process under --user may be a guest's QEMU, too."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can become another user")
+    folder = tmp_path / "run"
+    folder.mkdir()
+    for path in (folder, *folder.parents):
+        if path.owner() == "root" and path != Path("/"):
+            path.chmod(path.stat().st_mode | 0o011)
+    os.chown(folder, 12345, 12345)
+    blockd("mem:size=1M", "--user", "12345:12345", "--control", str(folder / "c"), front=[])
+    assert json.loads(ask(folder / "c", "info"))["size_bytes"] == MIB
+    script = f"import socket; s = socket.socket(socket.AF_UNIX); s.connect('{folder}/c'); s.sendall(b'info\\n'); print(s.recv(99))"
+    done = subprocess.run(["/usr/bin/setpriv", "--reuid=12345", "--regid=12345", "--clear-groups", "/usr/bin/python3", "-c", script],
+                          capture_output=True, text=True, check=False, timeout=60)
+    assert "size_bytes" not in done.stdout
+    assert done.stdout.strip() == "b''" or "ConnectionResetError" in done.stderr or "BrokenPipe" in done.stderr, done.stderr
+
+
 @pytest.mark.parametrize("arguments, said", [
     ((), "--back is missing"),
     (("--back", "mem:size=1M"), "nobody could reach"),
@@ -89,7 +109,7 @@ def test_what_is_refused(arguments, said, tmp_path):
 
 def test_manual_page_is_whole(tmp_path):
     """Every driver and option of --help is in the page, and no mark was left."""
-    page = Path(program()).with_name("mallee-blockd.8").read_text()
+    page = Path(program()).resolve().with_name("mallee-blockd.8").read_text()
     said = subprocess.run([program(), "--help"], capture_output=True, text=True, check=True).stdout
     assert "@DRIVERS@" not in page and "@VERBS@" not in page
     for option in re.findall(r"^    ([a-z-]+)=", said, re.M):
