@@ -401,6 +401,18 @@ static uint64_t count_data_chunks(const struct snap_root *r)
 	return sum;
 }
 
+/* Whether the root that is there is the one that we want there. */
+static bool is_ours(struct snap_writer *w, const struct buf *raw)
+{
+	_cleanup_(snap_root_freep) struct snap_root *r = NULL;
+	_cleanup_(buf_done) struct buf there = BUF_INIT;
+
+	if (snap_load_any_root(w->store, w->id.snapshot, &r, NULL))
+		return false;
+	snap_root_encode(r, &there);
+	return there.len == raw->len && memcmp(there.data, raw->data, raw->len) == 0;
+}
+
 static int put_root(struct snap_writer *w, struct error *e)
 {
 	_cleanup_(buf_done) struct buf raw = BUF_INIT;
@@ -419,6 +431,8 @@ static int put_root(struct snap_writer *w, struct error *e)
 	if (err != -EEXIST)
 		return err;
 	snap_error_clear(e);
+	if (is_ours(w, &raw)) /* an answer was lost */
+		return 0;
 	error_set(e, "InvalidSnapshot.Duplicate", "the upload of snapshot %s was given up, or another was faster", w->id.snapshot);
 	return -EEXIST;
 }
