@@ -43,6 +43,8 @@
 #define COLD_CHARDEV "chr-vu-" /* libvirt's */
 #define MARK "detaching-"
 #define LABEL_BYTES (KVM_DISK_ID_BYTES + 16)
+#define LAG_MS 10000 /* so long libvirt may take to hear what QEMU has done */
+#define LAG_POLL_MS 50
 #define SERVED_MS 3000 /* so long a socket may take to be answered */
 #define SERVED_POLL_MS 20
 
@@ -199,11 +201,43 @@ static int check_place(struct plugs *p, const struct hyper_disk *d, struct error
 	return 0;
 }
 
+/* libvirt hears of a disk that QEMU has let go of when it likes, and until then refuses another one
+ * in that slot. */
+static bool libvirt_lags(const struct kvm_monitor *m, int slot)
+{
+	char needle[KVM_DISK_ID_BYTES];
+	char *xml = virDomainGetXMLDesc(m->dom, 0);
+	bool lags;
+
+	snprintf(needle, sizeof(needle), "'ua-disk%d-", slot);
+	lags = xml && strstr(xml, needle);
+	free(xml);
+	return lags;
+}
+
+static int wait_for_libvirt(const struct kvm_monitor *m, const struct hyper_disk *d, struct error *e)
+{
+	int64_t end = clock_mono_ms() + LAG_MS;
+
+	while (libvirt_lags(m, d->slot)) {
+		if (clock_mono_ms() > end) {
+			error_set(e, "ServiceUnavailable",
+				  "libvirt does not know yet that slot %d is free for the disk %s; try again",
+				  d->slot, d->serial);
+			return -EBUSY;
+		}
+		usleep(LAG_POLL_MS * 1000);
+	}
+	return 0;
+}
+
 static int attach_file(const struct kvm_monitor *m, const struct hyper_disk *d, struct error *e)
 {
 	struct buf xml = BUF_INIT;
-	int r = kvm_disk_xml(d, hyper_direct_io(d->path), &xml, e);
+	int r = wait_for_libvirt(m, d, e);
 
+	if (r == 0)
+		r = kvm_disk_xml(d, hyper_direct_io(d->path), &xml, e);
 	if (r == 0 && virDomainAttachDeviceFlags(m->dom, xml.data, VIR_DOMAIN_AFFECT_LIVE) < 0)
 		r = kvm_error(m->k, m->conn, e, "attach a disk to", virDomainGetName(m->dom));
 	buf_done(&xml);
