@@ -7,7 +7,7 @@
 #include <string.h>
 #include <time.h>
 
-#include "block/core/stack.h"
+#include "block/core/testkit.h"
 #include "block/filter/filter.h"
 
 extern const struct blk_layer_ops blk_mem_ops; /* the tests are linked with the back ends, the filters are not */
@@ -41,34 +41,6 @@ static inline struct blk_stack *kit_open(const struct blk_layer_ops *filter, con
 	return s;
 }
 
-static inline void kit_done(struct blk_req *r)
-{
-	*(bool *)r->ctx = true;
-}
-
-static inline int kit_request(struct blk_stack *s, struct blk_req *r)
-{
-	bool done = false;
-
-	r->queue = blk_stack_queue(s, 0);
-	r->done = kit_done;
-	r->ctx = &done;
-	blk_stack_submit(s, r);
-	assert_false(done);
-	assert_int_equal(blk_queue_run_until(r->queue, &done, 20000), 0);
-	return r->result;
-}
-
-static inline int kit_io(struct blk_stack *s, enum blk_op op, unsigned flags, uint64_t off, void *data, uint64_t len)
-{
-	struct iovec iov = { data, len };
-	struct blk_req r = { .op = op, .flags = flags, .off_bytes = off, .len_bytes = len, .iov = &iov, .iov_count = 1 };
-
-	if (op != BLK_READ && op != BLK_WRITE)
-		r.iov_count = 0;
-	return kit_request(s, &r);
-}
-
 static inline void kit_run(struct blk_stack *s, int ms)
 {
 	bool never = false;
@@ -84,17 +56,6 @@ static inline void kit_command(struct blk_stack *s, const char *layer, const cha
 	if (blk_stack_command(s, layer, verb, args, &out, &e))
 		fail_msg("%s %s: %s", verb, args ? args : "", e.message);
 	buf_done(&out);
-}
-
-static inline bool kit_all(const void *data, size_t len, int byte)
-{
-	const unsigned char *p = data;
-
-	while (len && *p == byte) {
-		p++;
-		len--;
-	}
-	return !len;
 }
 
 #endif
