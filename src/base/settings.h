@@ -55,10 +55,12 @@ enum port {
 	PORT_NC = 4,
 	PORT_WALRUS = 5,
 	PORT_METADATA = 6, /* instance metadata on the guests' gateway */
+	PORT_SC = 7,
 	PORT_OPS_CLC = 10, /* /healthz and /metrics, plain HTTP, loopback only */
 	PORT_OPS_CC = 11,
 	PORT_OPS_NC = 12,
 	PORT_OPS_WALRUS = 13,
+	PORT_OPS_SC = 14,
 	PORT_SPAN = 20,    /* ports [base, base + 20) belong to one cloud */
 };
 uint16_t settings_port(const struct settings *s, enum port which);

@@ -6,6 +6,7 @@
 #include "wire/rpc.h"
 
 #define DEFAULT_ACCOUNT "default"
+#define STORAGE_ACCOUNT "mallee-storage" /* the storage controller's own: snapshots lie in its bucket */
 
 /* An account with its root key. Strings live in the arena that the function was given. */
 struct account {

@@ -105,6 +105,9 @@ enum clc_kind {
 	KIND_CLIENT_TOKEN, /* id: reservation id; name: token */
 	KIND_VPC,
 	KIND_SUBNET,
+	KIND_VOLUME,   /* name: client token, if one was given */
+	KIND_SNAPSHOT, /* name: client token, if one was given */
+	KIND_IMPORT_SNAPSHOT_TASK,
 	KIND_COUNT
 };
 

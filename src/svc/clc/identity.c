@@ -46,6 +46,26 @@ int identity_get_signing_key(void *ctx, struct arena *a, const struct tls_identi
 	return 0;
 }
 
+int identity_get_service_key(void *ctx, struct arena *a, const struct tls_identity *peer,
+			     struct identity_get_service_key_response *out, struct error *e)
+{
+	struct clc *c = ctx;
+	struct error none = {0};
+	struct account acc;
+	int r = account_by_name(c, a, STORAGE_ACCOUNT, &acc, &none);
+
+	if (r < 0 && !str_eq(none.code, "AccountNotFound"))
+		return error_set(e, none.code, "%s", none.message);
+	if (r < 0)
+		r = account_create(c, a, STORAGE_ACCOUNT, &acc, e);
+	if (r < 0)
+		return r;
+	out->account_id = acc.record->account_id;
+	out->access_key_id = acc.key->access_key_id;
+	out->secret_access_key = acc.key->secret_access_key;
+	return 0;
+}
+
 struct rpc_binding identity_binding(struct clc *c)
 {
 	return (struct rpc_binding){

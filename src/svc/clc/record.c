@@ -25,6 +25,13 @@ const struct clc_kind_info clc_kinds[KIND_COUNT] = {
 		  "InvalidVpcID.NotFound", "vpc ID", "vpc"},
     [KIND_SUBNET] = {"subnet", &records_shape_subnet, "subnet", "InvalidSubnetID.Malformed",
 		     "InvalidSubnetID.NotFound", "subnet ID", "subnet"},
+    [KIND_VOLUME] = {"volume", &records_shape_volume, "vol", "InvalidVolumeID.Malformed",
+		     "InvalidVolume.NotFound", "volume", "volume"},
+    [KIND_SNAPSHOT] = {"snapshot", &records_shape_snapshot, "snap", "InvalidSnapshotID.Malformed",
+		       "InvalidSnapshot.NotFound", "snapshot", "snapshot"},
+    [KIND_IMPORT_SNAPSHOT_TASK] = {"import-snapshot-task", &records_shape_import_snapshot_task,
+				   "import-snap", "InvalidConversionTaskId.Malformed",
+				   "InvalidConversionTaskId", "import task", "import-snapshot-task"},
 };
 
 int record_decode(struct arena *a, enum clc_kind k, struct record *r, struct error *e)

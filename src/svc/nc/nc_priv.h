@@ -241,4 +241,7 @@ int nc_rpc_start(struct nc *nc, struct error *e);
 int nc_health(void *ctx, struct error *e);
 void nc_print_metrics(void *ctx, struct buf *out);
 
+/* --- volume_rpc.c --- */
+struct rpc_binding volume_binding(struct nc *nc);
+
 #endif

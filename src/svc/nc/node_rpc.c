@@ -380,15 +380,17 @@ void nc_print_metrics(void *ctx, struct buf *out)
 
 int nc_rpc_start(struct nc *nc, struct error *e)
 {
-	struct rpc_binding node = {
-	    .service = &node_service, .handlers = node_rpc_handlers, .ctx = nc};
+	struct rpc_binding bindings[] = {
+	    {.service = &node_service, .handlers = node_rpc_handlers, .ctx = nc},
+	    volume_binding(nc),
+	};
 	struct ops_config ops = {
 	    .port = settings_port(nc->settings, PORT_OPS_NC),
 	    .health = nc_health,
 	    .metrics = nc_print_metrics,
 	    .ctx = nc,
 	};
-	int r = rpc_server_start(&node, 1, "127.0.0.1", settings_port(nc->settings, PORT_NC),
+	int r = rpc_server_start(bindings, ARRAY_SIZE(bindings), "127.0.0.1", settings_port(nc->settings, PORT_NC),
 				 nc->tls, &nc->rpc, e);
 
 	if (r == 0)

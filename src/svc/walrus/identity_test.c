@@ -27,6 +27,12 @@ struct fixture {
 	int64_t valid_ms;
 };
 
+int identity_get_service_key(void *ctx, struct arena *a, const struct tls_identity *peer,
+			     struct identity_get_service_key_response *out, struct error *e)
+{
+	return error_set(e, "AccessDenied", "Walrus has no account of its own");
+}
+
 int identity_get_signing_key(void *ctx, struct arena *a, const struct tls_identity *peer,
 			     const struct identity_get_signing_key_request *in,
 			     struct identity_get_signing_key_response *out, struct error *e)

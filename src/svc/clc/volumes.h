@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef MALLEE_SVC_CLC_VOLUMES_H
+#define MALLEE_SVC_CLC_VOLUMES_H
+
+#include "model/volume_state.h"
+#include "svc/clc/clc_priv.h"
+
+/*
+ * What the files about volumes, snapshots and attachments share. Records are those of records.json.
+ *
+ * An attachment stands in its instance's record (BlockDevices); the volume's record names that instance. Both are written in
+ * one transaction. The specification that the storage controller gets of a volume is made from both (storage_spec.c); the
+ * node's from the instance's record alone (spec.c).
+ */
+
+/* What a request asks of a new volume: CreateVolume's parameters, or a block device of a launch or an image. 0 and NULL: not said. */
+struct volume_wish {
+	const char *volume_type; /* NULL: gp2 for CreateVolume as at EC2; launches say what they mean */
+	const char *snapshot_id;
+	int64_t size_gib, iops, mib_per_s;
+	bool encrypted;
+};
+/* A record in state creating, checked (types' limits, snapshot visible and completed, the account's room) and not stored yet; in
+ * the call's arena. InvalidParameterValue, InvalidSnapshot.NotFound, IncorrectState, MissingParameter, VolumeLimitExceeded … */
+int volume_plan(struct ec2_call *call, const struct volume_wish *w, struct records_volume **ret);
+/* Store it; with spec_changed its generation grows and the storage reconciler is woken at commit. Within a transaction. */
+int volume_put(struct ec2_call *call, struct records_volume *v, bool spec_changed);
+enum volume_state volume_state_of(const struct records_volume *v);
+
+/* Attach, within the transaction of the call: the device goes into i->block_devices with the lowest free slot (boot: 0), the volume
+ * becomes in-use and names the instance. A volume that is still being made may be attached by the launch that makes it. Neither
+ * record is stored: the caller puts both. AttachmentLimitExceeded, InvalidParameterValue (the device's name is taken or no name). */
+struct attach_wish {
+	const char *device_name;
+	bool boot, delete_on_termination;
+};
+int device_attach(struct ec2_call *call, struct records_instance *i, struct records_volume *v, const struct attach_wish *w,
+		  struct records_instance_block_device **ret);
+struct records_instance_block_device *device_of_volume(const struct records_instance *i, const char *volume_id);
+struct records_instance_block_device *device_by_name(const struct records_instance *i, const char *device_name);
+
+/* A new snapshot of a volume (or import, or copy), pending and not stored. */
+struct snapshot_wish {
+	const struct records_volume *volume; /* NULL: import_location or copy_of */
+	const char *import_location;	     /* bucket/key */
+	const struct records_snapshot *copy_of;
+	const char *description;
+};
+int snapshot_plan(struct ec2_call *call, const struct snapshot_wish *w, struct records_snapshot **ret);
+int snapshot_put(struct ec2_call *call, struct records_snapshot *s, bool spec_changed);
+/* As ec2_get() words its errors: the caller's own, or one that it may make volumes of. */
+int ec2_snapshot_get(struct ec2_call *call, const char *id, bool own, struct records_snapshot **ret);
+
+#endif
