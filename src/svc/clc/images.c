@@ -25,6 +25,27 @@ int image_put(struct clc *c, const struct records_image *image, struct error *e)
 	return record_put(c, KIND_IMAGE, image->account_id, image->image_id, name, image, e);
 }
 
+int image_of_snapshot(struct clc *c, struct arena *a, const char *snapshot_id,
+		      const char **ret_image_id, struct error *e)
+{
+	struct record_list all;
+	int r = record_list(c, a, KIND_IMAGE, NULL, 0, &all, e);
+
+	if (r < 0)
+		return r;
+	*ret_image_id = NULL;
+	for (size_t i = 0; i < all.count; i++) {
+		const struct records_image *image = all.items[i].value;
+
+		if (str_eq(image->state, IMAGE_DEREGISTERED))
+			continue;
+		for (size_t j = 0; j < image->block_devices.count; j++)
+			if (str_eq(image->block_devices.items[j].snapshot_id, snapshot_id))
+				*ret_image_id = image->image_id;
+	}
+	return 0;
+}
+
 int ec2_image_get(struct ec2_call *call, const char *id, bool own, struct records_image **ret)
 {
 	struct records_image *image;

@@ -22,4 +22,8 @@ int ec2_image_get(struct ec2_call *call, const char *id, bool own, struct record
 /* Store a changed record under its owner, with its name while it is registered. */
 int image_put(struct clc *c, const struct records_image *image, struct error *e);
 
+/* The registered image (pending, available or failed; anybody's) that uses the snapshot, for DeleteSnapshot: its id in a, or NULL.
+ */
+int image_of_snapshot(struct clc *c, struct arena *a, const char *snapshot_id, const char **ret_image_id, struct error *e);
+
 #endif

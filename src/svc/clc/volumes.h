@@ -19,6 +19,7 @@ struct volume_wish {
 	const char *snapshot_id;
 	int64_t size_gib, iops, mib_per_s;
 	bool encrypted;
+	bool of_image; /* the snapshot is one of an image that the caller may launch: it need not be the caller's to use */
 };
 /* A record in state creating, checked (types' limits, snapshot visible and completed, the account's room) and not stored yet; in
  * the call's arena. InvalidParameterValue, InvalidSnapshot.NotFound, IncorrectState, MissingParameter, VolumeLimitExceeded … */
