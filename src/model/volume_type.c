@@ -97,6 +97,16 @@ uint64_t volume_type_min_gib(const struct volume_type *t)
 	return t->min_gib;
 }
 
+bool volume_type_takes_iops(const struct volume_type *t)
+{
+	return t->max_iops != 0;
+}
+
+bool volume_type_takes_throughput(const struct volume_type *t)
+{
+	return t->max_mib != 0;
+}
+
 static int check_size(const struct volume_type *t, uint64_t gib, struct error *e)
 {
 	if (gib < t->min_gib)

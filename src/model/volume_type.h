@@ -13,6 +13,9 @@ const struct volume_type *volume_type_find(const char *name); /* NULL: none of o
 const char *volume_type_name(const struct volume_type *t);
 bool volume_type_boots(const struct volume_type *t); /* st1 and sc1 cannot hold a root */
 uint64_t volume_type_min_gib(const struct volume_type *t);
+/* Whether a request may say them. */
+bool volume_type_takes_iops(const struct volume_type *t);
+bool volume_type_takes_throughput(const struct volume_type *t);
 
 /* What a volume may do. 0: unlimited. */
 struct volume_limits {

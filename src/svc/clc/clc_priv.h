@@ -85,6 +85,7 @@ struct ec2_call {
 	bool in_transaction;
 	bool wake_reconciler; /* set by handlers that change instances (ec2_commit wakes it) */
 	bool wake_images;     /* set by RegisterImage */
+	bool wake_storage;    /* set by handlers that change volumes or snapshots */
 };
 
 /* `return ec2_error(call, "InvalidParameterValue", "…")`: -EREMOTEIO, the first error stays. */

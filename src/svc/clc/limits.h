@@ -20,6 +20,12 @@ enum clc_limit {
 	LIMIT_VALUES_PER_FILTER = 200,
 	LIMIT_BODY_BYTES = 1 << 20, /* of an API request */
 	LIMIT_IDS_PER_REQUEST = 1000,
+	LIMIT_VOLUMES_PER_ACCOUNT = 5000,
+	LIMIT_SNAPSHOTS_PER_ACCOUNT = 10000,
+	LIMIT_DEVICES_PER_INSTANCE = 16, /* slots; the first one is the boot disk's */
+	LIMIT_DEVICE_NAME_CHARS = 32,
+	LIMIT_DESCRIPTION_CHARS = 255,
+	LIMIT_SHARED_USERS = 1000, /* accounts that one snapshot is shared with */
 };
 
 #endif

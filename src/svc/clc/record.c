@@ -6,6 +6,7 @@
 #include "base/id.h"
 #include "base/text.h"
 #include "svc/clc/clc_priv.h"
+#include "svc/clc/volumes.h"
 #include "wire/codec.h"
 
 const struct clc_kind_info clc_kinds[KIND_COUNT] = {
@@ -163,9 +164,12 @@ int ec2_check_id(struct ec2_call *call, enum clc_kind k, const char *id)
 			 "Invalid id: \"%.100s\" (expecting \"%s-...\")", id, info->prefix);
 }
 
-/* Other accounts' resources are as good as absent, but for images that are shown to all. */
+/* Other accounts' resources are as good as absent, but for images that are shown to all; so is a
+ * snapshot that was deleted and whose data is still on its way out. */
 static bool visible(const struct ec2_call *call, enum clc_kind k, const struct record *r)
 {
+	if (k == KIND_SNAPSHOT && !snapshot_visible(r->value, call->account_id))
+		return false;
 	if (str_eq(r->account, call->account_id))
 		return true;
 	if (k != KIND_IMAGE)

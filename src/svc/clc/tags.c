@@ -7,6 +7,7 @@
 #include "svc/clc/clc_priv.h"
 #include "svc/clc/filters.h"
 #include "svc/clc/images.h"
+#include "svc/clc/volumes.h"
 
 /* Tags of one resource are one record under the resource's id: they go with it, and one read gives
  * them all. */
@@ -212,9 +213,12 @@ struct ec2_tag_list tag_index_find(const struct tag_index *t, const char *id)
 
 /* ---- CreateTags, DeleteTags ---- */
 
-/* What the caller can tag: its own; an image only until it is deregistered. */
+/* What the caller can tag: its own; an image only until it is deregistered, a snapshot until it is
+ * deleted. */
 static bool taggable_by(const char *account_id, enum clc_kind kind, const struct record *rec)
 {
+	if (kind == KIND_SNAPSHOT && !snapshot_visible(rec->value, account_id))
+		return false;
 	return str_eq(rec->account, account_id) &&
 	       (kind != KIND_IMAGE || image_visible(rec->value, account_id));
 }

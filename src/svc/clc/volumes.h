@@ -3,17 +3,33 @@
 #define MALLEE_SVC_CLC_VOLUMES_H
 
 #include "model/volume_state.h"
+#include "model/volume_type.h"
 #include "svc/clc/clc_priv.h"
 
 /*
  * What the files about volumes, snapshots and attachments share. Records are those of records.json.
  *
- * An attachment stands in its instance's record (BlockDevices); the volume's record names that instance. Both are written in
- * one transaction. The specification that the storage controller gets of a volume is made from both (storage_spec.c); the
- * node's from the instance's record alone (spec.c).
+ * An attachment stands in its instance's record (BlockDevices); the volume's record names that
+ * instance. Both are written in one transaction. The specification that the storage controller gets
+ * of a volume is made from both (storage_spec.c); the node's from the instance's record alone
+ * (spec.c).
  */
 
-/* What a request asks of a new volume: CreateVolume's parameters, or a block device of a launch or an image. 0 and NULL: not said. */
+/* What `Wanted` says in records and specifications of volumes, snapshots and attachments. */
+#define WANTED_AVAILABLE "available"
+#define WANTED_COMPLETED "completed"
+#define WANTED_DELETED "deleted"
+#define WANTED_ATTACHED "attached"
+#define WANTED_DETACHED "detached"
+#define WANTED_FORCED "forced"
+
+/* What EC2 shows as the volume of a snapshot that is of none. */
+#define NO_VOLUME_ID "vol-ffffffff"
+
+/* ---- volumes (volume_record.c) ---- */
+
+/* What a request asks of a new volume: CreateVolume's parameters, or a block device of a launch or
+ * an image. 0 and NULL: not said. */
 struct volume_wish {
 	const char *volume_type; /* NULL: gp2 for CreateVolume as at EC2; launches say what they mean */
 	const char *snapshot_id;
@@ -21,24 +37,46 @@ struct volume_wish {
 	bool encrypted;
 	bool of_image; /* the snapshot is one of an image that the caller may launch: it need not be the caller's to use */
 };
-/* A record in state creating, checked (types' limits, snapshot visible and completed, the account's room) and not stored yet; in
- * the call's arena. InvalidParameterValue, InvalidSnapshot.NotFound, IncorrectState, MissingParameter, VolumeLimitExceeded … */
+/* A record in state creating, checked (types' limits, snapshot visible and completed, the account's
+ * room) and not stored yet; in the call's arena. UnknownVolumeType, InvalidParameterValue,
+ * InvalidParameterCombination, InvalidSnapshot.NotFound, IncorrectState, MissingParameter,
+ * UnsupportedOperation, VolumeLimitExceeded. */
 int volume_plan(struct ec2_call *call, const struct volume_wish *w, struct records_volume **ret);
-/* Store it; with spec_changed its generation grows and the storage reconciler is woken at commit. Within a transaction. */
+/* Store it; with spec_changed its generation grows and the storage reconciler is woken at commit.
+ * Within a transaction. */
 int volume_put(struct ec2_call *call, struct records_volume *v, bool spec_changed);
+/* The same for who has no call: the caller wakes the reconciler. */
+int volume_store(struct clc *c, struct records_volume *v, bool spec_changed, struct error *e);
+/* A name that is none of ours (a damaged record) counts as error. */
 enum volume_state volume_state_of(const struct records_volume *v);
+void volume_enter(struct records_volume *v, enum volume_state s, int64_t now_ms);
+/* Its last attachment has ended: the volume is available again, or, with `delete`, is to go. */
+void volume_let_go(struct records_volume *v, bool delete, int64_t now_ms);
 
-/* Attach, within the transaction of the call: the device goes into i->block_devices with the lowest free slot (boot: 0), the volume
- * becomes in-use and names the instance. A volume that is still being made may be attached by the launch that makes it. Neither
- * record is stored: the caller puts both. AttachmentLimitExceeded, InvalidParameterValue (the device's name is taken or no name). */
+/* ---- attachments (attachment.c) ---- */
+
+/* Attach, within the transaction of the call: the device goes into i->block_devices with the lowest
+ * free slot (boot: 0), the volume becomes in-use and names the instance. A volume that is still
+ * being made may be attached by the launch that makes it: it becomes in-use when it is made.
+ * Neither record is stored: the caller puts both. AttachmentLimitExceeded, InvalidParameterValue
+ * (the device's name is taken or no name). */
 struct attach_wish {
 	const char *device_name;
 	bool boot, delete_on_termination;
 };
-int device_attach(struct ec2_call *call, struct records_instance *i, struct records_volume *v, const struct attach_wish *w,
-		  struct records_instance_block_device **ret);
-struct records_instance_block_device *device_of_volume(const struct records_instance *i, const char *volume_id);
-struct records_instance_block_device *device_by_name(const struct records_instance *i, const char *device_name);
+int device_attach(struct ec2_call *call, struct records_instance *i, struct records_volume *v,
+		  const struct attach_wish *w, struct records_instance_block_device **ret);
+struct records_instance_block_device *device_of_volume(const struct records_instance *i,
+						       const char *volume_id);
+struct records_instance_block_device *device_by_name(const struct records_instance *i,
+						     const char *device_name);
+/* /dev/sd… or /dev/xvd…, as EC2 takes them. */
+bool device_name_valid(const char *name);
+enum attachment_state attachment_state_of(const struct records_instance_block_device *d);
+/* Drop it from the record; pointers to other devices of the instance are void. */
+void device_remove(struct records_instance *i, const char *volume_id);
+
+/* ---- snapshots (snapshot_record.c) ---- */
 
 /* A new snapshot of a volume (or import, or copy), pending and not stored. */
 struct snapshot_wish {
@@ -47,9 +85,21 @@ struct snapshot_wish {
 	const struct records_snapshot *copy_of;
 	const char *description;
 };
-int snapshot_plan(struct ec2_call *call, const struct snapshot_wish *w, struct records_snapshot **ret);
+/* IncorrectState (the volume or the source is not such that it can be had),
+ * InvalidParameterValue, SnapshotLimitExceeded. */
+int snapshot_plan(struct ec2_call *call, const struct snapshot_wish *w,
+		  struct records_snapshot **ret);
 int snapshot_put(struct ec2_call *call, struct records_snapshot *s, bool spec_changed);
-/* As ec2_get() words its errors: the caller's own, or one that it may make volumes of. */
-int ec2_snapshot_get(struct ec2_call *call, const char *id, bool own, struct records_snapshot **ret);
+int snapshot_store(struct clc *c, struct records_snapshot *s, bool spec_changed, struct error *e);
+/* As ec2_get() words its errors: the caller's own, or one that it may make volumes of (with `own`
+ * such a one is UnauthorizedOperation). */
+int ec2_snapshot_get(struct ec2_call *call, const char *id, bool own,
+		     struct records_snapshot **ret);
+enum snapshot_state snapshot_state_of(const struct records_snapshot *s);
+/* Whether an account may make volumes of it: its own, public, or shared with it; not once deleted.
+ */
+bool snapshot_visible(const struct records_snapshot *s, const char *account_id);
+/* Ask for its end within a transaction: hidden from now on, its tags forgotten. */
+int snapshot_drop(struct ec2_call *call, struct records_snapshot *s);
 
 #endif
