@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "gen/admin_rpc.h"
 #include "svc/clc/accounts.h"
-#include "svc/clc/cluster.h"
+#include "svc/clc/peer.h"
 #include "svc/clc/inventory.h"
 
 static struct admin_account to_message(const struct account *acc, bool with_secret)
@@ -63,7 +63,7 @@ int admin_get_status(void *ctx, struct arena *a, const struct tls_identity *peer
 	struct clc *c = ctx;
 	struct error why = {0};
 	int64_t images, accounts;
-	bool up = cluster_reachable(c->cluster, &why);
+	bool up = peer_reachable(c->cluster, &why);
 	int r = state_count(c->state, clc_kinds[KIND_IMAGE].kind, NULL, &images, e);
 
 	if (r >= 0)

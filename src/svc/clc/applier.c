@@ -9,7 +9,7 @@
 #include "base/log.h"
 #include "base/text.h"
 #include "svc/clc/api.h"
-#include "svc/clc/cluster.h"
+#include "svc/clc/peer.h"
 #include "svc/clc/instances.h"
 #include "svc/clc/inventory.h"
 #include "svc/clc/reconcile.h"
@@ -214,7 +214,7 @@ static int send(struct applier *a, struct arena *arena, struct shared_apply_inst
 		struct entry **sent, char *epoch, struct error *e)
 {
 	struct shared_apply_instances_response *out;
-	int r = cluster_call(a->clc->cluster, "ApplyInstances", in, arena, &out,
+	int r = peer_call(a->clc->cluster, "ApplyInstances", in, arena, &out,
 			     in->full.set ? FULL_TIMEOUT_MS : TIMEOUT_MS, e);
 
 	if (r < 0)
@@ -301,7 +301,7 @@ static int release_batch(struct applier *a, const char **ids, size_t count, stru
 	struct shared_forget_instances_request in = {0};
 
 	in.instance_ids = (struct wire_string_list){.set = true, .count = count, .items = ids};
-	return cluster_call(a->clc->cluster, "ForgetInstances", &in, arena, NULL, TIMEOUT_MS, e);
+	return peer_call(a->clc->cluster, "ForgetInstances", &in, arena, NULL, TIMEOUT_MS, e);
 }
 
 static int release_strays(struct applier *a, struct error *e)

@@ -6,12 +6,14 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/text.h"
+#include "gen/cluster.h"
+#include "gen/storage.h"
 #include "model/ipv4.h"
 #include "os/file.h"
 #include "svc/clc/accounts.h"
 #include "svc/clc/api.h"
 #include "svc/clc/clc.h"
-#include "svc/clc/cluster.h"
+#include "svc/clc/peer.h"
 #include "svc/clc/inventory.h"
 #include "svc/clc/reconcile.h"
 #include "wire/http_server.h"
@@ -58,16 +60,25 @@ static int open_state(struct clc *c, struct error *e)
 	return r < 0 ? r : account_follow_settings(c, e);
 }
 
-static int open_cluster(struct clc *c, struct error *e)
+static struct peer *open_peer(struct clc *c, enum tls_role role, const struct wire_service *service,
+			      enum port port)
+{
+	char url[64];
+
+	snprintf(url, sizeof(url), "https://" LOOPBACK ":%u", settings_port(c->settings, port));
+	return peer_new(c->tls, role, service, url);
+}
+
+static int open_peers(struct clc *c, struct error *e)
 {
 	_cleanup_(freep) char *certs = settings_path(c->settings, "certs");
-	char url[64];
 	int r = tls_context_load(certs, TLS_ROLE_CLC, &c->tls, e);
 
 	if (r < 0)
 		return r;
-	snprintf(url, sizeof(url), "https://" LOOPBACK ":%u", settings_port(c->settings, PORT_CC));
-	return cluster_new(c->tls, url, &c->cluster);
+	c->cluster = open_peer(c, TLS_ROLE_CC, &cluster_service, PORT_CC);
+	c->storage = open_peer(c, TLS_ROLE_SC, &storage_service, PORT_SC);
+	return 0;
 }
 
 /* Its own health: that the cluster controller is away is that one's, and `mallee status` tells it.
@@ -142,7 +153,7 @@ int clc_start(const struct settings *s, struct clc **ret, struct error *e)
 	if (r >= 0)
 		r = open_state(c, e);
 	if (r >= 0)
-		r = open_cluster(c, e);
+		r = open_peers(c, e);
 	if (r >= 0)
 		r = inventory_load(c, &c->inventory, e);
 	if (r >= 0)
@@ -179,7 +190,8 @@ void clc_stop(struct clc *c)
 		rpc_server_stop(c->rpc);
 	image_worker_stop(c->image_worker);
 	reconciler_stop(c->reconciler);
-	cluster_free(c->cluster);
+	peer_free(c->cluster);
+	peer_free(c->storage);
 	inventory_free(c->inventory);
 	if (c->state)
 		state_close(c->state);

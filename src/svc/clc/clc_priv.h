@@ -37,7 +37,7 @@
  *all that it can, then asks ec2_dry_run_point(), then does it, then opens the transaction. A
  *handler that only reads calls none of these.
  */
-struct cluster;
+struct peer;
 struct inventory;
 struct reconciler;
 struct image_worker;
@@ -61,7 +61,8 @@ struct clc {
 	struct clc_network network;
 	struct metrics *metrics;
 	int64_t start_time_ms;
-	struct cluster *cluster;     /* messages to the cluster controller */
+	struct peer *cluster;	     /* messages to the cluster controller */
+	struct peer *storage;	     /* and to the storage controller */
 	struct inventory *inventory; /* live instances: addresses, counts */
 	struct reconciler *reconciler;
 	struct image_worker *image_worker;

@@ -4,7 +4,7 @@
 #include "base/text.h"
 #include "gen/ec2_handlers.h"
 #include "svc/clc/clc_priv.h"
-#include "svc/clc/cluster.h"
+#include "svc/clc/peer.h"
 #include "svc/clc/filters.h"
 #include "svc/clc/inventory.h"
 
@@ -91,7 +91,7 @@ static struct ec2_availability_zone zone_item(struct ec2_call *call)
 	};
 	struct error why = {0};
 
-	if (!cluster_reachable(c->cluster, &why)) {
+	if (!peer_reachable(c->cluster, &why)) {
 		item.state = "unavailable";
 		item.messages.count = 1;
 		item.messages.items =

@@ -2,7 +2,7 @@
 #include "base/text.h"
 #include "gen/cluster.h"
 #include "gen/ec2_handlers.h"
-#include "svc/clc/cluster.h"
+#include "svc/clc/peer.h"
 #include "svc/clc/filters.h"
 #include "svc/clc/instances.h"
 
@@ -80,7 +80,7 @@ static int select_items(struct ec2_call *call, bool all, const struct filter_set
 			struct record_list *l, struct page *page,
 			struct ec2_instance_status_list *out)
 {
-	bool cluster_up = cluster_reachable(call->clc->cluster, NULL);
+	bool cluster_up = peer_reachable(call->clc->cluster, NULL);
 
 	out->set = true;
 	out->items = arena_new_array(call->arena, struct ec2_instance_status, l->count);
@@ -138,7 +138,7 @@ int ec2_get_console_output(struct ec2_call *call, const struct ec2_get_console_o
 	if (r < 0)
 		return r;
 	const struct shared_get_console_output_request ask = {.instance_id = i->instance_id};
-	r = cluster_call(call->clc->cluster, "GetConsoleOutput", &ask, call->arena, &got,
+	r = peer_call(call->clc->cluster, "GetConsoleOutput", &ask, call->arena, &got,
 			 CONSOLE_TIMEOUT_MS, &e);
 	/* A node that has not begun with it, or has done with it, has no console of it. */
 	if (r < 0 && !str_eq(e.code, "InstanceNotFound"))

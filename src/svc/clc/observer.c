@@ -7,7 +7,7 @@
 #include "base/text.h"
 #include "model/ipv4.h"
 #include "svc/clc/api.h"
-#include "svc/clc/cluster.h"
+#include "svc/clc/peer.h"
 #include "svc/clc/instances.h"
 #include "svc/clc/inventory.h"
 #include "svc/clc/reconcile.h"
@@ -187,7 +187,7 @@ int observer_pass(struct observer *o, struct arena *arena, int wait_ms,
 	};
 	struct shared_describe_instances_response *out;
 	struct observer_findings f = {0};
-	int r = cluster_call(o->clc->cluster, "DescribeInstances", &in, arena, &out,
+	int r = peer_call(o->clc->cluster, "DescribeInstances", &in, arena, &out,
 			     wait_ms + SLACK_MS, e);
 
 	if (r < 0)

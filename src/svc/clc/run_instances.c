@@ -7,7 +7,7 @@
 #include "gen/ec2_handlers.h"
 #include "model/ipv4.h"
 #include "svc/clc/api.h"
-#include "svc/clc/cluster.h"
+#include "svc/clc/peer.h"
 #include "svc/clc/instances.h"
 #include "svc/clc/inventory.h"
 
@@ -97,7 +97,7 @@ static int reserve(struct ec2_call *call, const struct launch *l, struct batch *
 		    .disk_mib = WIRE_INT_OF(l->type->disk_gib << 10),
 		};
 	}
-	int r = cluster_call(call->clc->cluster, "ReserveCapacity", &ask, call->arena, &got,
+	int r = peer_call(call->clc->cluster, "ReserveCapacity", &ask, call->arena, &got,
 			     RESERVE_TIMEOUT_MS, &e);
 	if (r < 0 && str_eq(e.code, "InsufficientInstanceCapacity"))
 		return ec2_error(call, e.code, "%s", e.message);

@@ -13,7 +13,7 @@
 #include "gen/cluster.h"
 #include "os/file.h"
 #include "svc/clc/api.h"
-#include "svc/clc/cluster.h"
+#include "svc/clc/peer.h"
 #include "svc/clc/dispatch.h"
 #include "svc/clc/images.h"
 #include "svc/clc/instances.h"
@@ -150,14 +150,14 @@ struct fixture *fixture_new(void)
 	assert_int_equal(state_open(path, &c->state, &e), 0);
 	assert_int_equal(account_ensure_default(c, &e), 0);
 	assert_int_equal(account_by_name(c, f->arena, DEFAULT_ACCOUNT, &f->account, &e), 0);
-	c->cluster = cluster_new_with(fake_transport, &f->cluster);
+	c->cluster = peer_new_with(fake_transport, &f->cluster);
 	assert_int_equal(inventory_load(c, &c->inventory, &e), 0);
 	return f;
 }
 
 void fixture_free(struct fixture *f)
 {
-	cluster_free(f->clc.cluster);
+	peer_free(f->clc.cluster);
 	inventory_free(f->clc.inventory);
 	state_close(f->clc.state);
 	metrics_free(f->clc.metrics);
