@@ -17,6 +17,24 @@ static int image_url(struct clc *c, struct arena *a, const struct records_instan
 	return r == -ENOENT ? 0 : r;
 }
 
+static struct shared_block_device_list devices(struct arena *a, const struct records_instance *i)
+{
+	const struct records_instance_block_device_list *l = &i->block_devices;
+	struct shared_block_device_list out = {.set = l->count > 0, .count = l->count};
+
+	out.items = arena_new_array(a, struct shared_block_device, l->count);
+	for (size_t n = 0; n < l->count; n++)
+		out.items[n] = (struct shared_block_device){
+		    .volume_id = l->items[n].volume_id,
+		    .device_name = l->items[n].device_name,
+		    .slot = l->items[n].slot,
+		    .boot = l->items[n].boot,
+		    .generation = l->items[n].generation,
+		    .wanted = l->items[n].wanted,
+		};
+	return out;
+}
+
 int instance_spec(struct clc *c, struct arena *a, const struct records_instance *i,
 		  struct shared_instance_spec *ret, struct error *e)
 {
@@ -52,6 +70,9 @@ int instance_spec(struct clc *c, struct arena *a, const struct records_instance 
 	    .user_data = i->user_data,
 	    .metadata_options = i->metadata_options,
 	    .instance_initiated_shutdown_behavior = i->instance_initiated_shutdown_behavior,
+	    .root_device_type = i->root_device_type,
+	    .root_device_name = i->root_device_name,
+	    .block_devices = devices(a, i),
 	};
 	int r = image_url(c, a, i, &s, e);
 
