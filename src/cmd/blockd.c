@@ -3,9 +3,11 @@
 
 #include <signal.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/log.h"
 #include "block/drivers.h"
+#include "cmd/blockd_sandbox.h"
 #include "os/loop.h"
 #include "os/privs.h"
 
@@ -42,6 +44,28 @@ static int open_fronts(struct blockd *b, struct error *e)
 	return 0;
 }
 
+/* A root without --user keeps what set-up takes; then all threads give up all but serving. */
+static int bound(const struct blockd_settings *s, struct error *e)
+{
+	bool has_fuse = false;
+
+	for (unsigned i = 0; s->fronts[i]; i++)
+		has_fuse |= strncmp(s->fronts[i], "fuse", 4) == 0;
+	return blockd_sandbox_bound(has_fuse, e);
+}
+
+static int enter_sandbox(struct blockd *b, struct error *e)
+{
+	unsigned needs = blk_stack_needs(b->stack);
+
+	for (unsigned i = 0; i < b->fronts; i++)
+		needs |= b->front[i].needs;
+	if (needs & BLK_NEEDS_UNMOUNT && geteuid())
+		return error_set(e, "InvalidOption", "a mount that is not root's takes a program to undo, which a sandbox forbids: give --sandbox off");
+	blk_stack_ready_io(b->stack);
+	return blockd_sandbox_enter(needs, e);
+}
+
 static int begin(struct blockd *b, struct error *e)
 {
 	const struct blockd_settings *s = b->settings;
@@ -50,6 +74,8 @@ static int begin(struct blockd *b, struct error *e)
 
 	if (s->has_user)
 		err = privs_drop(s->uid, s->gid, 0, e);
+	else if (s->sandbox)
+		err = bound(s, e);
 	if (!err && (err = loop_new(&b->loop)))
 		error_errno(e, err, "making the event loop");
 	/* Blocked before the first thread, for the loop to deliver. */
@@ -64,6 +90,8 @@ static int begin(struct blockd *b, struct error *e)
 		err = open_fronts(b, e);
 	if (!err && s->control)
 		err = blockd_control_open(s->control, s->name, s->started_by, b->stack, b->opened, b->fronts, &b->control, e);
+	if (!err && s->sandbox)
+		err = enter_sandbox(b, e);
 	return err;
 }
 

@@ -18,6 +18,7 @@ struct blockd_settings {
 	unsigned queues;
 	enum blk_io_engine engine;
 	uid_t started_by; /* may use the control socket, as root may */
+	bool sandbox;
 	bool has_user;
 	uid_t uid;
 	gid_t gid;

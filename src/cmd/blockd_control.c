@@ -289,6 +289,7 @@ int blockd_control_open(const char *path, const char *name, uid_t owner, struct 
 	for (unsigned i = 0; i < CONNECTIONS_MAX; i++)
 		c->connection[i].fd = -1;
 	pthread_mutex_init(&c->lock, NULL);
+	json_object_seed(0); /* now: it opens a file, which a sandbox forbids later */
 	int err = listen_at(c, path, e);
 	if (!err && (err = -pthread_create(&c->thread, NULL, accept_all, c)))
 		error_errno(e, err, "starting the control socket's thread");

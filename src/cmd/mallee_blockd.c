@@ -12,6 +12,7 @@
 #include "base/text.h"
 #include "block/drivers.h"
 #include "cmd/blockd.h"
+#include "cmd/blockd_sandbox.h"
 #include "os/loop.h"
 #include "os/privs.h"
 
@@ -21,7 +22,7 @@ static void print_help(void)
 {
 	_cleanup_(buf_done) struct buf text = BUF_INIT;
 
-	buf_puts(&text,
+	buf_printf(&text,
 		 "usage: mallee-blockd --back SPEC [--filter SPEC]... --front SPEC [--front SPEC]... [OPTION]...\n"
 		 "       mallee-blockd --to SOCKET COMMAND [ARGUMENTS]\n\n"
 		 "Serves one volume: front ends over filters over a back end. SPEC is NAME or NAME:OPTION=VALUE,...;\n"
@@ -31,8 +32,10 @@ static void print_help(void)
 		 "  --io ENGINE       auto, uring or threads (auto: io_uring where the host allows it)\n"
 		 "  --control SOCKET  commands and counters on this unix socket\n"
 		 "  --user UID:GID    become this user before anything is opened\n"
+		 "  --sandbox on|off  once all is open, system calls that serving does not take end the process (%s)\n"
 		 "  --to SOCKET       send a command to a running mallee-blockd; `help` lists them\n"
-		 "  --help, --version\n\nback ends:\n");
+		 "  --help, --version\n\nback ends:\n",
+		 BLOCKD_SANDBOX_DEFAULT ? "on" : "off");
 	for (const struct blk_layer_ops *const *d = blk_drivers; *d; d++) {
 		if (d != blk_drivers && (*d)->is_back != d[-1]->is_back)
 			buf_puts(&text, "\n");
@@ -157,6 +160,10 @@ static int take_option(struct blockd_settings *s, const char *option, const char
 		s->control = value;
 	} else if (str_eq(option, "--io")) {
 		return take_io(s, value, e);
+	} else if (str_eq(option, "--sandbox")) {
+		if (!str_eq(value, "on") && !str_eq(value, "off"))
+			return error_set(e, "InvalidOption", "--sandbox %s: give on or off", value);
+		s->sandbox = str_eq(value, "on");
 	} else if (str_eq(option, "--user")) {
 		return take_user(s, value, e);
 	} else {
@@ -182,7 +189,7 @@ static int parse(struct blockd_settings *s, int argc, char **argv, struct error 
 
 int main(int argc, char **argv)
 {
-	struct blockd_settings s = { .queues = 1, .name = "", .started_by = getuid() };
+	struct blockd_settings s = { .queues = 1, .name = "", .started_by = getuid(), .sandbox = BLOCKD_SANDBOX_DEFAULT };
 	struct error e = { 0 };
 
 	if (argc == 2 && str_eq(argv[1], "--help")) {

@@ -20,12 +20,42 @@ def program():
     raise AssertionError(f"mallee-blockd is not built in {BUILD}")
 
 
+def master():
+    """A guest's driver without a guest: bench/README.md."""
+    path = BUILD / "bench" / "vhost-master"
+    assert path.is_file(), f"vhost-master is not built in {BUILD}"
+    return str(path)
+
+
 def tool(name):
     """A program that a test needs; without it the test is skipped."""
     path = shutil.which(name)
     if not path:
         pytest.skip(f"{name} is not installed")
     return path
+
+
+def run(*command, timeout=60, ok=True):
+    result = subprocess.run([str(c) for c in command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                            text=True, errors="replace", timeout=timeout)
+    if ok:
+        assert result.returncode == 0, f"{command}: {result.stdout}"
+    return result.stdout
+
+
+def qemu_io(uri, *commands, ok=True):
+    arguments = [a for c in commands for a in ("-c", c)]
+    output = run(tool("qemu-io"), "-f", "raw", uri, *arguments, ok=ok)
+    if ok:
+        assert "failed" not in output.lower(), output
+    return output
+
+
+def ask(path, *command, ok=True):
+    """A command on a control socket: what it says."""
+    done = subprocess.run([program(), "--to", path, *command], capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode == 0) == ok, done.stdout + done.stderr
+    return done.stdout if ok else done.stderr
 
 
 class Blockd:

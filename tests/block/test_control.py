@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import program
+from conftest import ask, program
 
 MIB = 1 << 20
 
@@ -19,12 +19,6 @@ def control(blockd, tmp_path):
     path = tmp_path / "control.sock"
     blockd(f"mem:size={64 * MIB}", "--filter", "throttle:iops=100000", "--name", "vol-1", "--control", str(path))
     return path
-
-
-def ask(path, *command, ok=True):
-    done = subprocess.run([program(), "--to", path, *command], capture_output=True, text=True, check=False, timeout=60)
-    assert (done.returncode == 0) == ok, done.stdout + done.stderr
-    return done.stdout if ok else done.stderr
 
 
 def raw(path, *lines):

@@ -12,25 +12,9 @@ import time
 
 import pytest
 
-from conftest import program, tool
+from conftest import program, qemu_io, run, tool
 
 MIB = 1 << 20
-
-
-def run(*command, timeout=60, ok=True):
-    result = subprocess.run([str(c) for c in command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                            text=True, errors="replace", timeout=timeout)
-    if ok:
-        assert result.returncode == 0, f"{command}: {result.stdout}"
-    return result.stdout
-
-
-def qemu_io(uri, *commands, ok=True):
-    arguments = [a for c in commands for a in ("-c", c)]
-    output = run(tool("qemu-io"), "-f", "raw", uri, *arguments, ok=ok)
-    if ok:
-        assert "failed" not in output.lower(), output
-    return output
 
 
 @pytest.fixture

@@ -183,6 +183,7 @@ static int nbd_open(struct blk_layer *l, const struct blk_values *v, struct erro
 		client_free(c);
 		return err;
 	}
+	l->needs = c->path ? BLK_NEEDS_UNIX : BLK_NEEDS_INTERNET | BLK_NEEDS_FILES;
 	l->state = c;
 	return 0;
 }

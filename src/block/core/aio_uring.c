@@ -5,8 +5,10 @@
 #include <fcntl.h>
 #include <liburing.h>
 #include <stdlib.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
+#include "base/macros.h"
 #include "block/core/queue_priv.h"
 
 #define RING_ENTRIES 256
@@ -18,12 +20,38 @@ struct aio_engine {
 	struct blk_aio *waiting, **waiting_last; /* no room in the ring */
 };
 
+/* Debian 12's liburing declares functions for these two, and has forgotten to export them. */
+static int ring_register(struct io_uring *ring, unsigned op, void *arg, unsigned count)
+{
+	return (int)syscall(SYS_io_uring_register, ring->ring_fd, op, arg, count);
+}
+
+/* A ring goes past a filter of system calls: so it can do what prepare() asks, and nothing else. */
+static int ring_restrict(struct io_uring *ring)
+{
+	struct io_uring_restriction allowed[] = {
+		{ .opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = IORING_OP_READV },
+		{ .opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = IORING_OP_WRITEV },
+		{ .opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = IORING_OP_FSYNC },
+		{ .opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = IORING_OP_FALLOCATE },
+	};
+
+	return ring_register(ring, IORING_REGISTER_RESTRICTIONS, allowed, ARRAY_SIZE(allowed)) || ring_register(ring, IORING_REGISTER_ENABLE_RINGS, NULL, 0) ?
+		       -errno :
+		       0;
+}
+
 static int ring_open(struct io_uring *ring, unsigned entries)
 {
 	/* Completions are looked for by this thread alone, so that none has to interrupt it; older kernels don't know this. */
-	int err = io_uring_queue_init(entries, ring, IORING_SETUP_COOP_TASKRUN | IORING_SETUP_SINGLE_ISSUER);
+	int err = io_uring_queue_init(entries, ring, IORING_SETUP_R_DISABLED | IORING_SETUP_COOP_TASKRUN | IORING_SETUP_SINGLE_ISSUER);
 	if (err == -EINVAL)
-		err = io_uring_queue_init(entries, ring, 0);
+		err = io_uring_queue_init(entries, ring, IORING_SETUP_R_DISABLED);
+	if (err)
+		return err;
+	err = ring_restrict(ring);
+	if (err)
+		io_uring_queue_exit(ring);
 	return err;
 }
 

@@ -14,6 +14,7 @@ struct blk_front {
 	const struct blk_front_ops *ops;
 	struct blk_stack *stack;
 	struct loop *loop;
+	unsigned needs; /* BLK_NEEDS_…, set by open */
 	void *state;
 	/* Told to the operator, one line (connected, peer gone, protocol error …). stack, loop and say are the program's. */
 	void (*say)(void *ctx, bool is_error, const char *text);

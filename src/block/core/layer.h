@@ -10,6 +10,14 @@
 struct blk_stack;
 struct blk_layer;
 
+/* What the process goes on asking of the kernel once it serves, besides I/O on what is open: for the program's sandbox. */
+enum {
+	BLK_NEEDS_FILES = 1,    /* opens and makes files */
+	BLK_NEEDS_UNIX = 2,     /* connects to unix sockets */
+	BLK_NEEDS_INTERNET = 4, /* connects to those, too, and looks names up */
+	BLK_NEEDS_UNMOUNT = 8,
+};
+
 /* What a layer is to the one above; a filter starts from what is below it. */
 struct blk_info {
 	uint64_t size_bytes;       /* a multiple of block_bytes */
@@ -81,6 +89,7 @@ struct blk_layer {
 	struct blk_layer *below;  /* NULL: a back end */
 	struct blk_stack *stack;
 	struct blk_info info;
+	unsigned needs;           /* BLK_NEEDS_…, set by open */
 	void *state;
 	void *queue_state[BLK_QUEUES_MAX];
 	struct blk_io_stats *io;  /* per queue; NULL: not accounted (the stack's top and its back end are) */

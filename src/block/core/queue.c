@@ -305,14 +305,19 @@ static void run_timers(struct blk_queue *q)
 
 /* ---- I/O ---- */
 
-void blk_aio_submit(struct blk_queue *q, struct blk_aio *a)
+void blk_queue_ready_io(struct blk_queue *q)
 {
-	a->queue = q;
 	if (!q->aio && q->aio_ops->open(q, &q->aio) && q->aio_ops != &aio_threads_ops) {
 		/* It worked when it was tried, and does not now (a limit on locked memory, say): threads always do. */
 		q->aio_ops = &aio_threads_ops;
 		q->aio_ops->open(q, &q->aio);
 	}
+}
+
+void blk_aio_submit(struct blk_queue *q, struct blk_aio *a)
+{
+	a->queue = q;
+	blk_queue_ready_io(q);
 	if (q->aio)
 		q->aio_ops->submit(q->aio, a);
 	else

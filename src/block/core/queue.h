@@ -82,5 +82,6 @@ struct blk_aio {
 	struct blk_queue *queue;  /* set by blk_aio_submit() */
 };
 void blk_aio_submit(struct blk_queue *q, struct blk_aio *a);
+void blk_queue_ready_io(struct blk_queue *q); /* on its thread: makes what the first I/O would; nothing if there is it */
 
 #endif

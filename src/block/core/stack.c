@@ -293,7 +293,29 @@ int blk_stack_start(struct blk_stack *s, struct error *e)
 	return 0;
 }
 
+static void ready_io(void *ctx)
+{
+	blk_queue_ready_io(ctx);
+}
+
+void blk_stack_ready_io(struct blk_stack *s)
+{
+	for (unsigned i = 0; i < s->queues; i++)
+		blk_queue_call(s->queue[i], ready_io, s->queue[i]);
+}
+
 /* ---- what there is ---- */
+
+unsigned blk_stack_needs(const struct blk_stack *s)
+{
+	unsigned needs = 0;
+
+	for (unsigned i = 0; i < s->layers; i++)
+		needs |= s->layer[i]->needs;
+	for (unsigned i = 0; i < EXTRA_BACKS_MAX; i++)
+		needs |= s->extra[i] ? s->extra[i]->needs : 0;
+	return needs;
+}
 
 struct blk_layer *blk_stack_top(struct blk_stack *s)
 {

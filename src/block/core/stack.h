@@ -25,6 +25,10 @@ int blk_stack_start(struct blk_stack *s, struct error *e);
  * queues stopped, layers closed. Returns 0 or the flush's error. */
 int blk_stack_close(struct blk_stack *s, struct error *e);
 
+/* Makes now, on the queues' threads, what their first I/O would: before a sandbox forbids it. Started; not on a queue's thread. */
+void blk_stack_ready_io(struct blk_stack *s);
+unsigned blk_stack_needs(const struct blk_stack *s); /* BLK_NEEDS_… of all that is open */
+
 struct blk_layer *blk_stack_top(struct blk_stack *s);
 struct blk_layer *blk_stack_layer(struct blk_stack *s, const char *name); /* NULL */
 const struct blk_info *blk_stack_info(const struct blk_stack *s);

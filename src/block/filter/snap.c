@@ -45,6 +45,7 @@ static int snap_open(struct blk_layer *l, const struct blk_values *v, struct err
 	chunk_locks_init(&s->locks);
 	pthread_mutex_init(&s->lock, NULL);
 	l->state = s;
+	l->needs = BLK_NEEDS_FILES; /* scratch */
 	int err = blk_values_has(v, "map") ? snap_map_open(s, blk_values_text(v, "map"), e) : 0;
 	if (err)
 		snap_free(s);

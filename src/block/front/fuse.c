@@ -527,6 +527,7 @@ static int fuse_open(struct blk_front *front, const struct blk_values *v, struct
 		free_all(f);
 		return err;
 	}
+	front->needs = BLK_NEEDS_UNMOUNT;
 	front->state = f;
 	blk_stack_listen(f->stack, &f->listener);
 	blk_queue_call(f->queue, begin, f);
