@@ -39,11 +39,13 @@
 struct volume {
 	struct volume *next;
 	struct keeper_record rec;
+	struct keeper_record *changed; /* takes rec's place at the next start; NULL: none */
 	pid_t pid;      /* 0: none */
 	int pidfd;
 	int64_t started_ms, due_ms;
 	unsigned quick_ends;
 	uint64_t restarts;
+	bool looked;    /* for a process of its predecessor's */
 	bool ran;       /* it had a process since this keeper was made */
 	bool stopping;
 	bool gone;      /* stopping, and no process is left */
@@ -87,6 +89,9 @@ static void volume_free(struct volume *v)
 {
 	if (v->pidfd >= 0)
 		close(v->pidfd);
+	if (v->changed)
+		record_done(v->changed);
+	free(v->changed);
 	record_done(&v->rec);
 	free(v);
 }
@@ -151,25 +156,26 @@ static int start(struct keeper *k, const struct keeper_record *r, pid_t *ret_pid
 	return *ret_pidfd < 0 ? error_errno(e, errno, "Watching the process of volume %s", r->id) : 0;
 }
 
-/* Without the lock: v stays, and its record does not change. */
-static void bring_up(struct keeper *k, struct volume *v)
+/* Without the lock: v stays, and its record does not change. only_look: it is not wanted any more. */
+static void bring_up(struct keeper *k, struct volume *v, bool only_look)
 {
 	struct error e = {0};
 	pid_t pid = 0;
 	int pidfd = -1, err = 0;
 	bool adopted = adopt(k, v->rec.id, &pid, &pidfd);
 
-	if (!adopted)
+	if (!adopted && !only_look)
 		err = start(k, &v->rec, &pid, &pidfd, &e);
 	if (err)
 		note(k, v->rec.id, "cannot be started", &e);
-	else if (!adopted && v->ran)
+	else if (!adopted && !only_look && v->ran)
 		note(k, v->rec.id, "started again", NULL);
 	pthread_mutex_lock(&k->lock);
+	v->looked = true;
 	v->started_ms = clock_mono_ms();
 	if (err) {
 		v->due_ms = v->started_ms + PAUSE_MAX_MS;
-	} else {
+	} else if (pidfd >= 0) {
 		v->pid = pid;
 		v->pidfd = pidfd;
 		v->restarts += !adopted && v->ran;
@@ -202,7 +208,7 @@ static void sweep(struct keeper *k)
 
 	while (*at) {
 		struct volume *v = *at;
-		if (v->stopping && !v->pid && !v->gone) {
+		if (v->stopping && v->looked && !v->pid && !v->gone) {
 			v->gone = true;
 			pthread_cond_broadcast(&k->changed);
 		}
@@ -215,6 +221,16 @@ static void sweep(struct keeper *k)
 	}
 }
 
+/* Lock; on the thread, which is the only one that reads rec's arguments without it. */
+static void take_change(struct volume *v)
+{
+	if (!v->changed)
+		return;
+	record_done(&v->rec);
+	v->rec = *v->changed;
+	free(TAKE_PTR(v->changed));
+}
+
 /* Lock. One that has no process and is due; *ret_wait_ms: until the next is. */
 static struct volume *next_due(struct keeper *k, int64_t *ret_wait_ms)
 {
@@ -222,7 +238,7 @@ static struct volume *next_due(struct keeper *k, int64_t *ret_wait_ms)
 
 	*ret_wait_ms = -1;
 	for (struct volume *v = k->volumes; v; v = v->next) {
-		if (v->pid || v->stopping)
+		if (v->pid || v->gone || (v->stopping && v->looked))
 			continue;
 		if (v->due_ms <= now)
 			return v;
@@ -283,12 +299,15 @@ static void *run(void *arg)
 		bool stop = k->stop;
 		sweep(k);
 		struct volume *v = next_due(k, &wait_ms);
+		bool only_look = v && v->stopping;
+		if (v)
+			take_change(v);
 		size_t n = gather_fds(k, fds);
 		pthread_mutex_unlock(&k->lock);
 		if (stop)
 			break;
 		if (v) {
-			bring_up(k, v);
+			bring_up(k, v, only_look);
 			wait_ms = 0;
 		}
 		if (poll(fds, n, (int)wait_ms) <= 0)
@@ -394,7 +413,7 @@ static int add(struct keeper *k, struct keeper_record *rec, struct error *e)
 
 	if (v && v->stopping)
 		return error_set(e, "IncorrectState", "The process of volume %s is being stopped", rec->id);
-	if (v && !record_equal(&v->rec, rec))
+	if (v && !record_equal(v->changed ? v->changed : &v->rec, rec))
 		return error_set(e, "IncorrectState", "Volume %s is served already, in another way", rec->id), -EEXIST;
 	if (v)
 		return 0;
@@ -444,6 +463,40 @@ int keeper_start(struct keeper *k, const struct keeper_volume *v, int timeout_ms
 		return err;
 	wake(k);
 	return wait_answer(k, id, timeout_ms, e);
+}
+
+static void set_change(struct volume *v, struct keeper_record *rec)
+{
+	if (!v->changed)
+		v->changed = calloc(1, sizeof(*v->changed));
+	else
+		record_done(v->changed);
+	if (!v->changed)
+		abort();
+	*v->changed = *rec;
+	memset(rec, 0, sizeof(*rec));
+}
+
+int keeper_change(struct keeper *k, const struct keeper_volume *v, struct error *e)
+{
+	struct keeper_record rec;
+	int err = record_copy(v, &rec, e);
+
+	if (err)
+		return err;
+	pthread_mutex_lock(&k->lock);
+	struct volume *known = find(k, rec.id);
+	if (!known || known->stopping) {
+		err = -ENOENT;
+		error_set(e, "InternalError", "Volume %s is not served here", rec.id);
+	} else if (!record_equal(known->changed ? known->changed : &known->rec, &rec)) {
+		err = record_write(k->run_dir, &rec, e);
+	}
+	if (!err)
+		set_change(known, &rec);
+	pthread_mutex_unlock(&k->lock);
+	record_done(&rec);
+	return err;
 }
 
 /* ---- stopping ---- */

@@ -45,6 +45,8 @@ struct keeper_volume {
 /* Records it, starts it and waits until it answers, timeout_ms at most (it goes on trying after
  * that). What runs already with the same arguments is left alone; with others it is -EEXIST. */
 int keeper_start(struct keeper *k, const struct keeper_volume *v, int timeout_ms, struct error *e);
+/* From its next start on it runs with these; what runs now goes on. -ENOENT: not told of. */
+int keeper_change(struct keeper *k, const struct keeper_volume *v, struct error *e);
 /* SIGTERM: it drains and flushes. After timeout_ms SIGKILL, and -ETIMEDOUT. Forgets it, and its
  * folder, once it is gone. What was never started is fine. */
 int keeper_stop(struct keeper *k, const char *id, int timeout_ms, struct error *e);
@@ -60,5 +62,9 @@ struct keeper_status {
 };
 /* Up to max of them; how many there are. */
 size_t keeper_list(struct keeper *k, struct keeper_status *out, size_t max);
+
+/* For who takes all away when there is no keeper any more: end every process that serves a volume of this
+ * folder; SIGTERM, after timeout_ms SIGKILL. Their records stay. *ret_count: how many there were. */
+int keeper_end_all(const char *run_dir, int timeout_ms, unsigned *ret_count, struct error *e);
 
 #endif

@@ -16,6 +16,7 @@
 
 #include "base/text.h"
 #include "os/file.h"
+#include "volume/buffer.h"
 
 static const char *program; /* mallee-blockd */
 static char dir[] = "/tmp/mallee-keeper-XXXXXX";
@@ -163,6 +164,88 @@ static void test_failure_is_told(void **state)
 	keeper_free(k);
 }
 
+static void test_changed_arguments(void **state)
+{
+	struct keeper *k = new_keeper();
+	struct error e = {0};
+	struct keeper_volume v = volume("vol-6", args), w = volume("vol-6", other_args);
+	_cleanup_(buf_done) struct buf out = BUF_INIT;
+
+	assert_int_equal(keeper_change(k, &w, &e), -ENOENT);
+	error_clear(&e);
+	assert_int_equal(keeper_start(k, &v, 10000, &e), 0);
+	pid_t pid = pid_of(k, "vol-6"), next = pid;
+	assert_int_equal(keeper_change(k, &w, &e), 0);
+	assert_int_equal(pid_of(k, "vol-6"), pid); /* what runs goes on */
+	assert_int_equal(keeper_start(k, &v, 10000, &e), -EEXIST);
+	assert_int_equal(keeper_start(k, &w, 10000, &e), 0);
+	error_clear(&e);
+	kill(pid, SIGKILL);
+	for (int n = 0; n < 1000 && next == pid; n++) {
+		usleep(10000);
+		next = pid_of(k, "vol-6");
+	}
+	assert_int_equal(keeper_command(k, "vol-6", "info", 2000, &out, &e), 0);
+	assert_non_null(strstr(out.data, "\"size_bytes\":2097152"));
+	keeper_free(k);
+
+	k = new_keeper(); /* on disk, too */
+	assert_int_equal(keeper_start(k, &w, 10000, &e), 0);
+	assert_int_equal(keeper_stop(k, "vol-6", 10000, &e), 0);
+	keeper_free(k);
+}
+
+static void test_all_are_ended(void **state)
+{
+	struct keeper *k = new_keeper();
+	struct error e = {0};
+	struct keeper_volume v = volume("vol-7", args), w = volume("vol-8", args);
+	unsigned count;
+
+	assert_int_equal(keeper_start(k, &v, 10000, &e), 0);
+	assert_int_equal(keeper_start(k, &w, 10000, &e), 0);
+	pid_t one = pid_of(k, "vol-7"), two = pid_of(k, "vol-8");
+	keeper_free(k);
+	assert_int_equal(keeper_end_all("/tmp/mallee-keeper-", 10000, &count, &e), 0);
+	assert_int_equal(count, 0); /* another folder's */
+	assert_int_equal(keeper_end_all(dir, 10000, &count, &e), 0);
+	assert_int_equal(count, 2);
+	waitpid(one, NULL, 0);
+	waitpid(two, NULL, 0);
+	assert_false(runs(one) || runs(two));
+}
+
+static void test_buffers(void **state)
+{
+	struct buffers *b;
+	struct error e = {0};
+	char cloud[32], path[256], again[256];
+	struct stat st;
+
+	snprintf(cloud, sizeof(cloud), "kt%d", (int)getpid());
+	assert_int_equal(buffers_open(cloud, &b, &e), 0);
+	if (buffers_take(b, "vol-1", geteuid(), getegid(), path, sizeof(path), &e) == -ENOSPC)
+		skip(); /* no tmpfs, or a small one */
+	assert_int_equal(stat(path, &st), 0);
+	assert_int_equal(st.st_mode & 0777, 0600);
+	assert_int_equal(buffers_take(b, "vol-1", geteuid(), getegid(), again, sizeof(again), &e), 0);
+	assert_string_equal(path, again);
+	for (int i = 2; i < 4096; i++) {
+		char id[32];
+		snprintf(id, sizeof(id), "vol-%d", i);
+		if (buffers_take(b, id, geteuid(), getegid(), again, sizeof(again), &e) == -ENOSPC)
+			break;
+		assert_true(i < 4095); /* there is an end to it */
+	}
+	assert_int_equal(buffers_take(b, "../x", geteuid(), getegid(), again, sizeof(again), &e), -EINVAL);
+	buffers_drop(b, "vol-1");
+	assert_int_equal(access(path, F_OK), -1);
+	buffers_free(b);
+	assert_int_equal(buffers_remove(cloud), 0);
+	*strrchr(path, '/') = '\0';
+	assert_int_equal(access(path, F_OK), -1);
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
@@ -170,6 +253,9 @@ int main(int argc, char **argv)
 	    cmocka_unit_test(test_killed_is_started_again),
 	    cmocka_unit_test(test_successor_adopts),
 	    cmocka_unit_test(test_failure_is_told),
+	    cmocka_unit_test(test_changed_arguments),
+	    cmocka_unit_test(test_all_are_ended),
+	    cmocka_unit_test(test_buffers),
 	};
 
 	program = argc > 1 ? argv[1] : "mallee-blockd";
