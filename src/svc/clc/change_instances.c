@@ -3,6 +3,7 @@
 #include "gen/ec2_handlers.h"
 #include "svc/clc/instances.h"
 #include "svc/clc/inventory.h"
+#include "svc/clc/volumes.h"
 
 /* Start, stop, reboot, terminate: all the instances that are named, or, if one of them cannot,
  * none. */
@@ -128,18 +129,91 @@ int ec2_terminate_instances(struct ec2_call *call, const struct ec2_terminate_in
 	return r;
 }
 
-static int start(struct ec2_call *call, struct changes *c)
+/* ---- start ---- */
+
+/* Its capacity was given back when it was stopped. Those that have to be started, in *p. */
+static int ask_for_room(struct ec2_call *call, const struct changes *c, struct placing *p)
+{
+	bool *ebs = arena_new_array(call->arena, bool, c->count);
+
+	*p = (struct placing){
+	    .ids = arena_new_array(call->arena, const char *, c->count),
+	    .types = arena_new_array(call->arena, const struct instance_type *, c->count),
+	    .ebs = ebs,
+	    .nodes = arena_new_array(call->arena, const char *, c->count),
+	};
+	for (size_t i = 0; i < c->count; i++) {
+		const struct change *x = &c->items[i];
+
+		if (x->from == x->to)
+			continue;
+		p->ids[p->count] = x->rec->instance_id;
+		ebs[p->count] = instance_is_ebs(x->rec);
+		p->types[p->count] = instance_type_find(x->rec->instance_type);
+		if (!p->types[p->count++])
+			return ec2_error(call, "Unsupported",
+					 "The instance type %s is no longer offered",
+					 x->rec->instance_type);
+	}
+	p->min = p->count;
+	return p->count ? placing_ask(call, p) : 0;
+}
+
+/* Its volumes may be opened where it runs, and only there. */
+static int move_volumes(struct ec2_call *call, const struct records_instance *rec)
+{
+	int r = 0;
+
+	for (size_t i = 0; r >= 0 && i < rec->block_devices.count; i++) {
+		struct record v;
+
+		r = record_get(call->clc, call->arena, KIND_VOLUME,
+			       rec->block_devices.items[i].volume_id, &v, &call->error);
+		r = r >= 0 ? volume_put(call, v.value, true) : r == -ENOENT ? 0 : r;
+	}
+	return r;
+}
+
+static int start_one(struct ec2_call *call, struct change *x, const char *node_id)
+{
+	struct records_instance *rec = x->rec;
+	bool moved = !str_eq(rec->node_id, node_id);
+
+	if (!rec->interface_attach_time.set)
+		rec->interface_attach_time = rec->launch_time;
+	rec->launch_time = WIRE_TIME_OF(call->now_ms);
+	rec->state_reason_code = rec->state_reason_message = NULL;
+	rec->state_transition_reason = NULL;
+	rec->wanted = instance_state_name(INSTANCE_RUNNING);
+	rec->node_id = node_id;
+	instance_enter(rec, x->to, call->now_ms);
+	int r = instance_put(call, rec, true);
+	return r >= 0 && moved ? move_volumes(call, rec) : r;
+}
+
+static const char *node_of(const struct placing *p, const char *id)
+{
+	for (size_t i = 0; i < p->count; i++)
+		if (str_eq(p->ids[i], id))
+			return p->nodes[i];
+	return NULL;
+}
+
+/* Under the transaction all is looked at again: one that had no room asked for it stays as it is, with an error. */
+static int start(struct ec2_call *call, struct changes *c, const struct placing *p)
 {
 	int r = decide(call, c, INSTANCE_ASK_START, "started");
 
 	for (size_t i = 0; r >= 0 && i < c->count; i++) {
 		struct change *x = &c->items[i];
+		const char *node = node_of(p, x->rec->instance_id);
 
 		if (x->from == x->to)
 			continue;
-		instance_enter(x->rec, x->to, call->now_ms);
-		x->rec->wanted = instance_state_name(INSTANCE_RUNNING);
-		r = instance_put(call, x->rec, true);
+		r = node ? start_one(call, x, node)
+			 : ec2_error(call, "IncorrectInstanceState",
+				     "The instance '%s' has just been stopped: try again",
+				     x->rec->instance_id);
 	}
 	return r < 0 ? r : commit(call, c);
 }
@@ -147,32 +221,78 @@ static int start(struct ec2_call *call, struct changes *c)
 int ec2_start_instances(struct ec2_call *call, const struct ec2_start_instances_request *in,
 			struct ec2_start_instances_result *out)
 {
+	struct placing p;
 	struct changes c;
-	int r = ec2_begin(call);
+	int r = load(call, &in->instance_ids, &c);
 
+	if (r >= 0)
+		r = decide(call, &c, INSTANCE_ASK_START, "started");
+	if (r >= 0)
+		r = ec2_dry_run_point(call);
+	if (r >= 0)
+		r = ask_for_room(call, &c, &p);
+	if (r >= 0)
+		r = ec2_begin(call);
 	if (r >= 0)
 		r = load(call, &in->instance_ids, &c);
 	if (r >= 0)
-		r = start(call, &c);
+		r = start(call, &c, &p);
 	if (r >= 0)
 		out->starting_instances = to_reply(call->arena, &c);
 	return r;
 }
 
-/* All root disks are of the instance-store kind, which a stop would lose: so no instance can be
- * stopped. */
+/* ---- stop ---- */
+
+/* A root disk of the instance-store kind would be lost. */
+static int check_stoppable(struct ec2_call *call, const struct changes *c)
+{
+	for (size_t i = 0; i < c->count; i++)
+		if (!instance_is_ebs(c->items[i].rec) && c->items[i].from != INSTANCE_TERMINATED)
+			return ec2_error(call, "UnsupportedOperation",
+					 "The instance '%s' does not have an 'ebs' root device type "
+					 "and cannot be stopped.",
+					 c->items[i].rec->instance_id);
+	return 0;
+}
+
+static int stop(struct ec2_call *call, struct changes *c)
+{
+	int r = check_stoppable(call, c);
+
+	if (r >= 0)
+		r = decide(call, c, INSTANCE_ASK_STOP, "stopped");
+	for (size_t i = 0; r >= 0 && i < c->count; i++) {
+		struct change *x = &c->items[i];
+
+		if (x->from == x->to)
+			continue;
+		instance_enter(x->rec, x->to, call->now_ms);
+		instance_blame_user(call->arena, x->rec, call->now_ms);
+		x->rec->wanted = instance_state_name(INSTANCE_STOPPED);
+		r = instance_put(call, x->rec, true);
+	}
+	return r < 0 ? r : commit(call, c);
+}
+
+/* Force asks for what happens anyway: a guest that does not shut down in time is switched off. */
 int ec2_stop_instances(struct ec2_call *call, const struct ec2_stop_instances_request *in,
 		       struct ec2_stop_instances_result *out)
 {
 	struct changes c;
-	int r = load(call, &in->instance_ids, &c);
+	int r = 0;
 
-	if (r < 0)
-		return r;
-	return ec2_error(call, "UnsupportedOperation",
-			 "The instance '%s' does not have an 'ebs' root device type and cannot be "
-			 "stopped.",
-			 c.items[0].rec->instance_id);
+	if (in->hibernate.set && in->hibernate.value)
+		return ec2_error(call, "UnsupportedHibernationConfiguration",
+				 "Instances cannot hibernate here: Hibernate can only be false");
+	r = ec2_begin(call);
+	if (r >= 0)
+		r = load(call, &in->instance_ids, &c);
+	if (r >= 0)
+		r = stop(call, &c);
+	if (r >= 0)
+		out->stopping_instances = to_reply(call->arena, &c);
+	return r;
 }
 
 int ec2_reboot_instances(struct ec2_call *call, const struct ec2_reboot_instances_request *in)

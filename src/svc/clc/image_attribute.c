@@ -3,6 +3,7 @@
 
 #include "base/text.h"
 #include "gen/ec2_handlers.h"
+#include "svc/clc/image_devices.h"
 #include "svc/clc/images.h"
 
 /* An image's description, and who may launch it: its owner, all ("Group=all"), or accounts by id.
@@ -175,7 +176,8 @@ int ec2_describe_image_attribute(struct ec2_call *call,
 	else if (str_eq(in->attribute, "bootMode"))
 		out->boot_mode = text_value(call->arena, "legacy-bios");
 	else if (str_eq(in->attribute, "blockDeviceMapping"))
-		out->block_device_mappings.set = true;
+		out->block_device_mappings =
+		    image_devices_to_reply(call->arena, &image->block_devices);
 	else if (str_eq(in->attribute, "productCodes"))
 		out->product_codes.set = true;
 	else if (str_eq(in->attribute, "kernel"))

@@ -12,27 +12,41 @@
 #include "wire/http_client.h"
 
 /*
- * The image worker: one thread that reads the object behind each pending image once, to learn its
+ * The image worker: two threads, so that no guest is kept off for an image's snapshots while a long object is read.
+ *
+ * One reads the object behind each pending image of the instance-store kind once, to learn its
  * length and SHA-256 (which nodes check what they fetch against), and makes the image available, or
  * failed with a reason. What can't be told now (Walrus does not answer) stays pending and is tried
- * again. It also forgets deregistered images that no live instance was made from.
+ * again. It also forgets deregistered images that no live instance was made from. The other takes pending images of snapshots
+ * through what is still to be done for them (create_image.c).
  *
- * Level-triggered: it looks at the records and not at events, so a wake-up may be lost or come too
+ * Level-triggered: they look at the records and not at events, so a wake-up may be lost or come too
  * often.
  */
 enum {
-	RETRY_S = 5,	 /* between looks, while an image is pending and Walrus does not answer */
-	IDLE_S = 300,	 /* and otherwise, for what is to be forgotten */
-	HEAD_BYTES = 16, /* enough to tell formats that are not raw */
+	RETRY_MS = 5000,    /* between looks, while an image is pending and Walrus does not answer */
+	STEP_MS = 1000,	    /* while snapshots are made */
+	IDLE_MS = 300000,   /* and otherwise, for what is to be forgotten */
+	HEAD_BYTES = 16,    /* enough to tell formats that are not raw */
+};
+
+struct image_worker;
+struct lane {
+	struct image_worker *worker;
+	bool (*look)(struct image_worker *w); /* true when to look again soon */
+	int again_ms;
+	pthread_t thread;
+	bool started;
+	bool wake; /* under the worker's lock */
 };
 
 struct image_worker {
 	struct clc *clc;
 	struct http_client *http;
-	pthread_t thread;
-	pthread_mutex_t lock; /* for the two below; never held over work */
+	pthread_mutex_t lock; /* for stop and wake; never held over work */
 	pthread_cond_t cond;
-	bool wake, stop;
+	bool stop;
+	struct lane objects, snapshots;
 };
 
 /* What is learnt of an object while it streams by. */
@@ -229,7 +243,7 @@ static bool look(struct image_worker *w)
 	for (size_t i = 0; r == 0 && i < images.count && !stopping(w); i++) {
 		struct records_image *image = images.items[i].value;
 
-		if (!str_eq(image->state, IMAGE_PENDING))
+		if (!str_eq(image->state, IMAGE_PENDING) || image_is_ebs(image))
 			continue;
 		r = read_object(w, a, image, &e);
 		if (r == 0)
@@ -250,27 +264,69 @@ static bool look(struct image_worker *w)
 	return again || r < 0;
 }
 
-static void wait_for_work(struct image_worker *w, bool again)
+/* All pending images of snapshots, as far as they can go now; true while there are any. */
+static bool look_at_snapshots(struct image_worker *w)
 {
+	_cleanup_(arena_freep) struct arena *a = arena_new();
+	struct record_list images;
+	struct error e = {0};
+	bool again = false;
+	int r = record_list(w->clc, a, KIND_IMAGE, NULL, 0, &images, &e);
+
+	for (size_t i = 0; r == 0 && i < images.count && !stopping(w); i++) {
+		const struct records_image *image = images.items[i].value;
+		bool wait = !image_is_ebs(image) || !str_eq(image->state, IMAGE_PENDING);
+
+		again = again || !wait;
+		while (r == 0 && !wait)
+			r = image_step(w->clc, image->image_id, &wait, &e);
+		if (r < 0)
+			log_warn("image is still pending, trying again", "id=%s err=%s",
+				 image->image_id, log_quote(e.message));
+		error_clear(&e);
+		r = 0;
+	}
+	if (r < 0)
+		log_error("cannot look at the images, trying again", "err=%s",
+			  log_quote(e.message));
+	return again || r < 0;
+}
+
+static void wait_for_work(struct lane *l, bool again)
+{
+	struct image_worker *w = l->worker;
+	int ms = again ? l->again_ms : IDLE_MS;
 	struct timespec until;
 
 	clock_gettime(CLOCK_REALTIME, &until);
-	until.tv_sec += again ? RETRY_S : IDLE_S;
+	until.tv_nsec += (long)(ms % 1000) * 1000000;
+	until.tv_sec += ms / 1000 + until.tv_nsec / 1000000000;
+	until.tv_nsec %= 1000000000;
 	pthread_mutex_lock(&w->lock);
-	while (!w->wake && !w->stop)
+	while (!l->wake && !w->stop)
 		if (pthread_cond_timedwait(&w->cond, &w->lock, &until) != 0)
 			break;
-	w->wake = false;
+	l->wake = false;
 	pthread_mutex_unlock(&w->lock);
 }
 
-static void *worker_main(void *arg)
+static void *lane_main(void *arg)
 {
-	struct image_worker *w = arg;
+	struct lane *l = arg;
 
-	while (!stopping(w))
-		wait_for_work(w, look(w));
+	while (!stopping(l->worker))
+		wait_for_work(l, l->look(l->worker));
 	return NULL;
+}
+
+static int lane_start(struct lane *l, struct error *e)
+{
+	int r = pthread_create(&l->thread, NULL, lane_main, l);
+
+	if (r != 0)
+		return error_errno(e, r, "Could not start the image worker");
+	l->started = true;
+	return 0;
 }
 
 int image_worker_start(struct clc *c, struct image_worker **ret, struct error *e)
@@ -283,13 +339,16 @@ int image_worker_start(struct clc *c, struct image_worker **ret, struct error *e
 		return error_errno(e, r, "Could not make an HTTP client for the image worker");
 	}
 	w->clc = c;
+	w->objects = (struct lane){.worker = w, .look = look, .again_ms = RETRY_MS};
+	w->snapshots = (struct lane){.worker = w, .look = look_at_snapshots, .again_ms = STEP_MS};
 	pthread_mutex_init(&w->lock, NULL);
 	pthread_cond_init(&w->cond, NULL);
-	r = pthread_create(&w->thread, NULL, worker_main, w);
-	if (r != 0) {
-		http_client_free(w->http);
-		free(w);
-		return error_errno(e, r, "Could not start the image worker");
+	r = lane_start(&w->objects, e);
+	if (r == 0)
+		r = lane_start(&w->snapshots, e);
+	if (r < 0) {
+		image_worker_stop(w);
+		return r;
 	}
 	*ret = w;
 	return 0;
@@ -300,8 +359,8 @@ void image_worker_wake(struct image_worker *w)
 	if (!w)
 		return;
 	pthread_mutex_lock(&w->lock);
-	w->wake = true;
-	pthread_cond_signal(&w->cond);
+	w->objects.wake = w->snapshots.wake = true;
+	pthread_cond_broadcast(&w->cond);
 	pthread_mutex_unlock(&w->lock);
 }
 
@@ -311,10 +370,13 @@ void image_worker_stop(struct image_worker *w)
 		return;
 	pthread_mutex_lock(&w->lock);
 	__atomic_store_n(&w->stop, true, __ATOMIC_RELAXED);
-	pthread_cond_signal(&w->cond);
+	pthread_cond_broadcast(&w->cond);
 	pthread_mutex_unlock(&w->lock);
 	http_client_cancel(w->http); /* an object that has stopped streaming */
-	pthread_join(w->thread, NULL);
+	if (w->objects.started)
+		pthread_join(w->objects.thread, NULL);
+	if (w->snapshots.started)
+		pthread_join(w->snapshots.thread, NULL);
 	pthread_cond_destroy(&w->cond);
 	pthread_mutex_destroy(&w->lock);
 	http_client_free(w->http);

@@ -9,6 +9,7 @@
 #include "base/text.h"
 #include "gen/ec2_handlers.h"
 #include "svc/clc/filters.h"
+#include "svc/clc/image_devices.h"
 
 bool image_visible(const struct records_image *image, const char *account_id)
 {
@@ -84,7 +85,7 @@ int ec2_image_for_launch(struct ec2_call *call, const char *image_id, struct rec
 
 /* ---- RegisterImage ---- */
 
-static int check_name(struct ec2_call *call, const char *name)
+int image_name_check(struct ec2_call *call, const char *name)
 {
 	const size_t len = name ? strlen(name) : 0;
 
@@ -139,13 +140,18 @@ static int check_device(struct ec2_call *call, const char *device)
 	return 0;
 }
 
-static int check_register(struct ec2_call *call, const struct ec2_register_image_request *in,
-			  const char **ret_location)
+int image_description_check(struct ec2_call *call, const char *description)
 {
-	int r = check_name(call, in->name);
+	if (description && strlen(description) > 255)
+		return ec2_error(call, "InvalidParameterValue",
+				 "Description must have at most 255 characters");
+	return 0;
+}
 
-	if (r == 0)
-		r = check_location(call, in->image_location, ret_location);
+static int check_register(struct ec2_call *call, const struct ec2_register_image_request *in)
+{
+	int r = image_name_check(call, in->name);
+
 	if (r == 0)
 		r = check_only(call, "Architecture", in->architecture, "x86_64");
 	if (r == 0)
@@ -157,10 +163,44 @@ static int check_register(struct ec2_call *call, const struct ec2_register_image
 	if (r == 0 && in->ena_support.value)
 		r = ec2_error(call, "InvalidParameterValue",
 			      "EnaSupport is invalid: this cloud's network cards are virtio");
-	if (r == 0 && in->description && strlen(in->description) > 255)
-		r = ec2_error(call, "InvalidParameterValue",
-			      "Description must have at most 255 characters");
-	return r;
+	return r == 0 ? image_description_check(call, in->description) : r;
+}
+
+/* From a raw disk image in Walrus: pending until the worker has read it. */
+static int plan_instance_store(struct ec2_call *call, const struct ec2_register_image_request *in,
+			       struct records_image *image)
+{
+	if (in->block_device_mappings.count)
+		return ec2_error(call, "InvalidParameterCombination",
+				 "An image is made either of the object that ImageLocation names or "
+				 "of the snapshots in BlockDeviceMappings");
+	image->root_device_type = "instance-store";
+	image->state = IMAGE_PENDING;
+	return check_location(call, in->image_location, &image->image_location);
+}
+
+/* From snapshots, all of which are completed: so it is available at once. */
+static int plan_ebs(struct ec2_call *call, const struct ec2_register_image_request *in,
+		    struct records_image *image)
+{
+	const struct records_image_block_device *root;
+	int r = image_devices_merge(call, &in->block_device_mappings, image->root_device_name,
+				    &image->block_devices);
+
+	if (r == 0)
+		r = image_devices_check(call, image->root_device_name, NULL, &image->block_devices);
+	if (r < 0)
+		return r;
+	root = image_device_find(&image->block_devices, image->root_device_name);
+	if (!root || !root->snapshot_id)
+		return ec2_error(call, "InvalidBlockDeviceMapping",
+				 "The root device %s needs a mapping with a snapshot",
+				 image->root_device_name);
+	image->root_device_type = "ebs";
+	image->state = IMAGE_AVAILABLE;
+	image->size_bytes = WIRE_INT_OF(root->size_gib.value << 30);
+	image->image_location = image_location_of(call, image->name);
+	return 0;
 }
 
 static int check_room(struct ec2_call *call)
@@ -187,37 +227,52 @@ static int name_taken(struct ec2_call *call, const char *name)
 				 "AMI name %s is already in use by AMI %s", name, rec.id);
 }
 
+const char *image_location_of(struct ec2_call *call, const char *name)
+{
+	return arena_printf(call->arena, "%s/%s", call->account_id, name);
+}
+
+int image_put_new(struct ec2_call *call, struct records_image *image)
+{
+	char id[ID_LEN];
+	int r = check_room(call);
+
+	if (r < 0)
+		return r;
+	if (!image->image_id) {
+		id_new("ami", id);
+		image->image_id = arena_strdup(call->arena, id);
+	}
+	image->account_id = call->account_id;
+	image->architecture = "x86_64";
+	image->virtualization_type = "hvm";
+	image->create_time = WIRE_TIME_OF(call->now_ms);
+	call->wake_images = true;
+	r = image_put(call->clc, image, &call->error);
+	return r == -EEXIST ? name_taken(call, image->name) : r;
+}
+
 int ec2_register_image(struct ec2_call *call, const struct ec2_register_image_request *in,
 		       struct ec2_register_image_result *out)
 {
 	struct records_image image = {
 	    .name = in->name,
-	    .account_id = call->account_id,
 	    .description = in->description,
-	    .state = IMAGE_PENDING,
-	    .architecture = "x86_64",
 	    .root_device_name = in->root_device_name ? in->root_device_name : "/dev/sda1",
-	    .root_device_type = "instance-store",
-	    .virtualization_type = "hvm",
-	    .create_time = WIRE_TIME_OF(call->now_ms),
 	};
-	char id[ID_LEN];
-	int r = check_register(call, in, &image.image_location);
+	int r = check_register(call, in);
 
 	if (r == 0)
 		r = ec2_begin(call);
 	if (r == 0)
-		r = check_room(call);
+		r = in->image_location || !in->block_device_mappings.count
+			? plan_instance_store(call, in, &image)
+			: plan_ebs(call, in, &image);
+	if (r == 0)
+		r = image_put_new(call, &image);
 	if (r < 0)
 		return r;
-	id_new("ami", id);
-	image.image_id = out->image_id = arena_strdup(call->arena, id);
-	r = image_put(call->clc, &image, &call->error);
-	if (r == -EEXIST)
-		return name_taken(call, in->name);
-	if (r < 0)
-		return r;
-	call->wake_images = true;
+	out->image_id = image.image_id;
 	return ec2_commit(call);
 }
 
@@ -231,7 +286,9 @@ int ec2_deregister_image(struct ec2_call *call, const struct ec2_deregister_imag
 	if (r < 0)
 		return r;
 	image->state = IMAGE_DEREGISTERED;
-	r = image_put(call->clc, image, &call->error);
+	r = image_release_instance(call, image);
+	if (r == 0)
+		r = image_put(call->clc, image, &call->error);
 	if (r == 0)
 		r = tags_drop(call->clc, image->image_id, &call->error);
 	if (r < 0)
@@ -298,7 +355,7 @@ static struct ec2_image image_item(struct ec2_call *call, const struct records_i
 	    .platform_details = "Linux/UNIX",
 	    .usage_operation = "RunInstances",
 	    .state = i->state,
-	    .block_device_mappings = {.set = true},
+	    .block_device_mappings = image_devices_to_reply(a, &i->block_devices),
 	    .description = i->description,
 	    .ena_support = WIRE_BOOL_OF(false),
 	    .hypervisor = "xen", /* what EC2 says of its KVM images too */

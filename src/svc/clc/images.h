@@ -19,6 +19,26 @@ bool image_visible(const struct records_image *image, const char *account_id);
  * unless it is the caller's. */
 int ec2_image_get(struct ec2_call *call, const char *id, bool own, struct records_image **ret);
 
+/* For every way to make an image. InvalidAMIName.Malformed, InvalidParameterValue. */
+int image_name_check(struct ec2_call *call, const char *name);
+int image_description_check(struct ec2_call *call, const char *description);
+/* Give it what all images have, and an id unless it has one, and store it: AMILimitExceeded, InvalidAMIName.Duplicate. Within a
+ * transaction. */
+int image_put_new(struct ec2_call *call, struct records_image *image);
+/* "ACCOUNT/NAME": what EC2 shows as the location of one that is made of snapshots. */
+const char *image_location_of(struct ec2_call *call, const char *name);
+bool image_is_ebs(const struct records_image *image);
+
+/* ---- CreateImage (create_image.c): what is still to be done for it, CreatePhase ---- */
+#define CREATE_STOPPING "stopping"   /* the guest is to be off: the observer sees when it is */
+#define CREATE_SNAPSHOTS "snapshots" /* make those that are named with a VolumeId; once all have begun, the guest may go on */
+
+/* If its instance is kept off for the image, it no longer is. Changes *image, too, which the caller stores. Within a transaction. */
+int image_release_instance(struct ec2_call *call, struct records_image *image);
+/* One step of a pending image of snapshots, in a transaction of its own: snapshots are made, its instance goes on, it becomes
+ * available or failed. *ret_wait: its next step needs somebody else's, the storage controller's or a node's. */
+int image_step(struct clc *c, const char *image_id, bool *ret_wait, struct error *e);
+
 /* Store a changed record under its owner, with its name while it is registered. */
 int image_put(struct clc *c, const struct records_image *image, struct error *e);
 

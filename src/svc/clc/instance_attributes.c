@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <string.h>
+
 #include "base/text.h"
 #include "gen/ec2_handlers.h"
 #include "svc/clc/instances.h"
+#include "svc/clc/volumes.h"
 
 static struct ec2_attribute_value *text_value(struct arena *a, const char *value)
 {
@@ -80,7 +83,7 @@ static void get_root_device(struct arena *a, const struct records_instance *i,
 static void get_mappings(struct arena *a, const struct records_instance *i,
 			 struct ec2_instance_attribute *out)
 {
-	out->block_device_mappings.set = true;
+	out->block_device_mappings = instance_devices_to_reply(a, i);
 }
 
 static void get_codes(struct arena *a, const struct records_instance *i,
@@ -173,7 +176,9 @@ int ec2_describe_instance_attribute(struct ec2_call *call,
 
 /* ---- ModifyInstanceAttribute ---- */
 
-static int set_termination(struct ec2_call *call, struct records_instance *i, const char *value)
+/* *ret_spec: the node has to hear of it. */
+static int set_termination(struct ec2_call *call, struct records_instance *i, const char *value,
+			   bool *ret_spec)
 {
 	bool on;
 
@@ -186,11 +191,17 @@ static int set_termination(struct ec2_call *call, struct records_instance *i, co
 	return 0;
 }
 
-static int set_shutdown(struct ec2_call *call, struct records_instance *i, const char *value)
+static int set_shutdown(struct ec2_call *call, struct records_instance *i, const char *value,
+			bool *ret_spec)
 {
-	if (str_eq(value, "terminate"))
-		return 0; /* as it is: an instance-store disk does not survive a stop */
-	if (str_eq(value, "stop"))
+	bool stop = str_eq(value, "stop");
+
+	if (str_eq(value, "terminate") || (stop && instance_is_ebs(i))) {
+		*ret_spec = !str_eq(i->instance_initiated_shutdown_behavior, value);
+		i->instance_initiated_shutdown_behavior = value;
+		return 0;
+	}
+	if (stop)
 		return ec2_error(call, "UnsupportedOperation",
 				 "The instance '%s' does not have an 'ebs' root device type, so it "
 				 "can only terminate when it shuts down",
@@ -201,7 +212,59 @@ static int set_shutdown(struct ec2_call *call, struct records_instance *i, const
 			 value ? value : "");
 }
 
-typedef int (*set_fn)(struct ec2_call *call, struct records_instance *i, const char *value);
+static int check_stopped(struct ec2_call *call, const struct records_instance *i)
+{
+	if (instance_state_of(i) == INSTANCE_STOPPED)
+		return 0;
+	return ec2_error(call, "IncorrectInstanceState",
+			 "The instance '%s' is not in the 'stopped' state.", i->instance_id);
+}
+
+static int set_type(struct ec2_call *call, struct records_instance *i, const char *value,
+		    bool *ret_spec)
+{
+	const struct instance_type *t = instance_type_find(value ? value : "");
+	int r = check_stopped(call, i);
+
+	if (r < 0)
+		return r;
+	if (!t)
+		return ec2_error(call, "InvalidInstanceAttributeValue",
+				 "The instance type '%.64s' does not exist", value ? value : "");
+	if (!instance_is_ebs(i))
+		return ec2_error(call, "UnsupportedOperation",
+				 "The instance '%s' does not have an 'ebs' root device type, so its "
+				 "type cannot change",
+				 i->instance_id);
+	i->instance_type = t->name;
+	i->vcpus = WIRE_INT_OF(t->vcpus);
+	i->memory_mib = WIRE_INT_OF(t->memory_mib);
+	*ret_spec = true;
+	return 0;
+}
+
+static int set_user_data(struct ec2_call *call, struct records_instance *i, const char *value,
+			 bool *ret_spec)
+{
+	void *data = NULL;
+	size_t len = 0;
+	int r = check_stopped(call, i);
+
+	if (r < 0)
+		return r;
+	if (value && base64_decode(call->arena, value, strlen(value), &data, &len) < 0)
+		return ec2_error(call, "InvalidUserData.Malformed",
+				 "Invalid BASE64 encoding of user data");
+	if (len > LIMIT_USER_DATA_BYTES)
+		return ec2_error(call, "InvalidParameterValue", "User data is limited to %d bytes",
+				 LIMIT_USER_DATA_BYTES);
+	i->user_data = (struct wire_blob){.data = len ? data : NULL, .len = len};
+	*ret_spec = true;
+	return 0;
+}
+
+typedef int (*set_fn)(struct ec2_call *call, struct records_instance *i, const char *value,
+		      bool *ret_spec);
 
 static const struct {
 	const char *name;
@@ -209,14 +272,42 @@ static const struct {
 } changeable[] = {
     {"disableApiTermination", set_termination},
     {"instanceInitiatedShutdownBehavior", set_shutdown},
+    {"instanceType", set_type},
+    {"userData", set_user_data},
 };
+
+/* Whether a volume ends with the instance; by device name, nothing else of it can be changed. */
+static int set_mappings(struct ec2_call *call, struct records_instance *i,
+			const struct ec2_instance_block_device_mapping_specification_list *l)
+{
+	for (size_t n = 0; n < l->count; n++) {
+		const struct ec2_instance_block_device_mapping_specification *m = &l->items[n];
+		struct records_instance_block_device *d =
+		    m->device_name ? device_by_name(i, m->device_name) : NULL;
+
+		if (m->no_device || m->virtual_name || !m->ebs ||
+		    !m->ebs->delete_on_termination.set)
+			return ec2_error(call, "InvalidParameterCombination",
+					 "Of a block device only Ebs.DeleteOnTermination can be "
+					 "changed");
+		if (!d || (m->ebs->volume_id && !str_eq(m->ebs->volume_id, d->volume_id)))
+			return ec2_error(call, "InvalidInstanceAttributeValue",
+					 "No device is currently mapped at %.64s",
+					 m->device_name ? m->device_name : "");
+		d->delete_on_termination = m->ebs->delete_on_termination;
+	}
+	return 0;
+}
 
 /* One attribute a request, in the form Attribute and Value or as a member of its own. */
 static int one_change(struct ec2_call *call, const struct ec2_modify_instance_attribute_request *in,
 		      const char **ret_name, const char **ret_value)
 {
-	int given = (in->attribute || in->value) + (in->disable_api_termination != NULL) +
-		    (in->instance_initiated_shutdown_behavior != NULL);
+	int given = ((in->attribute || in->value) && !in->block_device_mappings.count) +
+		    (in->disable_api_termination != NULL) +
+		    (in->instance_initiated_shutdown_behavior != NULL) +
+		    (in->block_device_mappings.count > 0) + (in->instance_type != NULL) +
+		    (in->user_data != NULL);
 
 	if (given != 1)
 		return ec2_error(call, "InvalidParameterCombination",
@@ -231,6 +322,17 @@ static int one_change(struct ec2_call *call, const struct ec2_modify_instance_at
 	} else if (in->instance_initiated_shutdown_behavior) {
 		*ret_name = "instanceInitiatedShutdownBehavior";
 		*ret_value = in->instance_initiated_shutdown_behavior->value;
+	} else if (in->block_device_mappings.count) {
+		*ret_name = "blockDeviceMapping";
+	} else if (in->instance_type) {
+		*ret_name = "instanceType";
+		*ret_value = in->instance_type->value;
+	} else if (in->user_data) {
+		const struct wire_blob *b = &in->user_data->value;
+
+		/* The Query protocol has decoded it once; the client may have encoded it before. */
+		*ret_name = "userData";
+		*ret_value = b->data ? base64_encode(call->arena, b->data, b->len) : NULL;
 	} else {
 		*ret_name = in->attribute ? in->attribute : "";
 		*ret_value = in->value;
@@ -261,9 +363,11 @@ int ec2_modify_instance_attribute(struct ec2_call *call,
 	const char *name = NULL, *value = NULL;
 	struct records_instance *i;
 	set_fn set = NULL;
+	bool mappings, spec = false;
 	int r = one_change(call, in, &name, &value);
 
-	if (r >= 0)
+	mappings = r >= 0 && in->block_device_mappings.count > 0;
+	if (r >= 0 && !mappings)
 		r = find_changeable(call, name, &set);
 	if (r >= 0)
 		r = ec2_begin(call);
@@ -275,9 +379,10 @@ int ec2_modify_instance_attribute(struct ec2_call *call,
 			      "changed",
 			      i->instance_id);
 	if (r >= 0)
-		r = set(call, i, value);
+		r = mappings ? set_mappings(call, i, &in->block_device_mappings)
+			     : set(call, i, value, &spec);
 	if (r >= 0)
-		r = instance_put(call, i, false);
+		r = instance_put(call, i, spec);
 	return r < 0 ? r : ec2_commit(call);
 }
 

@@ -12,6 +12,11 @@ enum instance_state instance_state_of(const struct records_instance *i)
 	return s == INSTANCE_STATE_COUNT ? INSTANCE_TERMINATED : s;
 }
 
+bool instance_is_ebs(const struct records_instance *i)
+{
+	return str_eq(i->root_device_type, "ebs");
+}
+
 void instance_enter(struct records_instance *i, enum instance_state s, int64_t now_ms)
 {
 	i->previous_state = i->state;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "base/text.h"
 #include "svc/clc/instances.h"
+#include "svc/clc/volumes.h"
 
 struct ec2_instance_state *instance_state_to_reply(struct arena *a, enum instance_state s)
 {
@@ -52,7 +53,7 @@ static struct ec2_instance_network_interface_list interfaces(struct ec2_call *ca
 	    arena_new_struct(a, struct ec2_instance_network_interface_attachment);
 
 	at->attachment_id = i->network_interface_attachment_id;
-	at->attach_time = i->launch_time;
+	at->attach_time = i->interface_attach_time.set ? i->interface_attach_time : i->launch_time;
 	at->delete_on_termination = WIRE_BOOL_OF(true);
 	at->device_index = WIRE_INT_OF(0);
 	at->network_card_index = WIRE_INT_OF(0);
@@ -98,19 +99,45 @@ static void fill_network(struct ec2_call *call, const struct records_instance *i
 	out->source_dest_check = WIRE_BOOL_OF(true);
 }
 
+struct ec2_instance_block_device_mapping_list
+instance_devices_to_reply(struct arena *a, const struct records_instance *i)
+{
+	struct ec2_instance_block_device_mapping_list out = {.set = true,
+							     .count = i->block_devices.count};
+
+	out.items = arena_new_array(a, struct ec2_instance_block_device_mapping, out.count);
+	for (size_t n = 0; n < out.count; n++) {
+		const struct records_instance_block_device *d = &i->block_devices.items[n];
+		struct ec2_ebs_instance_block_device *e =
+		    arena_new_struct(a, struct ec2_ebs_instance_block_device);
+
+		/* "busy" is a volume's word: here it is still on its way. */
+		e->status = attachment_state_of(d) == ATTACHMENT_BUSY
+				? attachment_state_name(ATTACHMENT_DETACHING)
+				: d->state;
+		e->volume_id = d->volume_id;
+		e->attach_time = d->attach_time;
+		e->delete_on_termination = WIRE_BOOL_OF(d->delete_on_termination.value);
+		out.items[n] = (struct ec2_instance_block_device_mapping){
+		    .device_name = d->device_name, .ebs = e};
+	}
+	return out;
+}
+
 static void fill_constants(struct arena *a, const struct records_instance *i,
 			   struct ec2_instance *out)
 {
 	out->product_codes.set = true;
-	out->block_device_mappings.set = true;
+	out->block_device_mappings = instance_devices_to_reply(a, i);
 	out->hypervisor = "xen"; /* what EC2 says of every instance, whatever runs it */
 	out->virtualization_type = "hvm";
-	out->root_device_type = "instance-store";
+	out->root_device_type = instance_is_ebs(i) ? "ebs" : "instance-store";
 	out->ebs_optimized = WIRE_BOOL_OF(false);
 	out->ena_support = WIRE_BOOL_OF(false);
 	out->platform_details = "Linux/UNIX";
 	out->usage_operation = "RunInstances";
-	out->usage_operation_update_time = i->launch_time;
+	out->usage_operation_update_time =
+	    i->interface_attach_time.set ? i->interface_attach_time : i->launch_time;
 	out->boot_mode = "legacy-bios";
 	out->hibernation_options = arena_new_struct(a, struct ec2_hibernation_options);
 	out->hibernation_options->configured = WIRE_BOOL_OF(false);

@@ -94,6 +94,15 @@ static struct wire_int_list one_int(struct arena *a, int64_t n)
 /* A copy of a structure in the arena, for replies: `return IN_ARENA(a, struct x, { .y = 1 })`. */
 #define IN_ARENA(a, T, ...) ((T *)arena_memdup((a), &(T)__VA_ARGS__, sizeof(T)))
 
+static struct wire_string_list root_types(struct arena *a)
+{
+	const char **items = arena_new_array(a, const char *, 2);
+
+	items[0] = "ebs";
+	items[1] = "instance-store";
+	return (struct wire_string_list){.set = true, .count = 2, .items = items};
+}
+
 static struct ec2_network_info *network_of_type(struct arena *a)
 {
 	struct ec2_network_card_info *card =
@@ -135,8 +144,8 @@ static struct ec2_instance_storage_info *storage_of_type(struct arena *a,
 			});
 }
 
-/* What a type is on this cloud: a root disk of the instance-store kind, one interface, no EBS yet.
- */
+/* What a type is on this cloud: one interface; a root that is a volume, or a disk of the node's (the instance storage that it has,
+ * of which an ebs root leaves nothing to be had). */
 static struct ec2_instance_type_info type_item(struct arena *a, const struct instance_type *t)
 {
 	return (struct ec2_instance_type_info){
@@ -144,7 +153,7 @@ static struct ec2_instance_type_info type_item(struct arena *a, const struct ins
 	    .current_generation = WIRE_BOOL_OF(t->current_generation),
 	    .free_tier_eligible = WIRE_BOOL_OF(t->free_tier),
 	    .supported_usage_classes = one_string(a, "on-demand"),
-	    .supported_root_device_types = one_string(a, "instance-store"),
+	    .supported_root_device_types = root_types(a),
 	    .supported_virtualization_types = one_string(a, "hvm"),
 	    .bare_metal = WIRE_BOOL_OF(false),
 	    .hypervisor = "nitro", /* EC2's word for KVM */

@@ -19,9 +19,25 @@ void instance_blame_user(struct arena *a, struct records_instance *i, int64_t no
 /* Write it. With spec_changed the generation grows and the reconciler is woken at commit. */
 int instance_put(struct ec2_call *call, struct records_instance *i, bool spec_changed);
 
+/* Its root is a volume. */
+bool instance_is_ebs(const struct records_instance *i);
+
+/* Capacity of nodes (placing.c), in `nodes` for the ids, NULL for those that have none: at least min of them have one.
+ * InsufficientInstanceCapacity, Unavailable. What no specification follows on is dropped at the cluster controller by itself. */
+struct placing {
+	size_t min, count;
+	const char **ids;
+	const struct instance_type **types;
+	const bool *ebs;    /* needs no disk of the node's */
+	const char **nodes; /* answer */
+};
+int placing_ask(struct ec2_call *call, const struct placing *p);
+
 /* As replies show it. tags may be unset. */
 void instance_to_reply(struct ec2_call *call, const struct records_instance *i,
 		       struct ec2_tag_list tags, struct ec2_instance *out);
+struct ec2_instance_block_device_mapping_list
+instance_devices_to_reply(struct arena *a, const struct records_instance *i);
 struct ec2_instance_state *instance_state_to_reply(struct arena *a, enum instance_state s);
 struct ec2_instance_metadata_options_response *
 metadata_options_to_reply(struct arena *a, const struct records_instance *i);
@@ -54,7 +70,8 @@ struct launch {
 	const char *interface_description;
 	const char *shutdown_behavior;
 	struct shared_metadata_options *metadata;
-	struct shared_tag_list tags, interface_tags;
+	struct shared_tag_list tags, interface_tags, volume_tags;
+	struct records_image_block_device_list devices; /* volumes of each instance */
 	bool disable_api_termination, monitoring;
 };
 /* The request's token and hash into *l, before anything is looked up: a request that was served
@@ -63,5 +80,11 @@ int launch_token(struct ec2_call *call, const struct ec2_run_instances_request *
 		 struct launch *l);
 int launch_plan(struct ec2_call *call, const struct ec2_run_instances_request *in,
 		struct launch *l);
+
+/* The volumes of a launch (launch_devices.c): the image's and the request's, merged and checked, in l->devices. */
+int launch_plan_devices(struct ec2_call *call, const struct ec2_run_instances_request *in,
+			struct launch *l);
+/* A volume for each, recorded and attached to the instance, which the caller stores. Within the launch's transaction. */
+int launch_make_devices(struct ec2_call *call, const struct launch *l, struct records_instance *i);
 
 #endif

@@ -30,10 +30,12 @@ static const char *call(struct fixture *f, const char *query, struct buf *reply)
 
 /*
  * Every served action as a dry run of a request that would succeed: DryRunOperation, and not a bit
- * of the state changed. %i is a running instance, %a an image, %k a key pair's name. The table is
- * checked to be complete.
+ * of the state changed. %i is a running instance, %a an image, both of the instance-store kind, %e and %b the same of EBS, %k a key
+ * pair's name. The table is checked to be complete.
  */
 static const char *const dry_runs[] = {
+    "CopyImage&SourceImageId=%b&SourceRegion=us-east-1&Name=copy",
+    "CreateImage&InstanceId=%e&Name=made",
     "CreateKeyPair&KeyName=new",
     "CreateTags&ResourceId.1=%i&Tag.1.Key=a&Tag.1.Value=b",
     "DeleteKeyPair&KeyName=%k",
@@ -43,6 +45,7 @@ static const char *const dry_runs[] = {
     "DescribeAvailabilityZones",
     "DescribeImageAttribute&ImageId=%a&Attribute=description",
     "DescribeImages",
+    "DescribeImportSnapshotTasks",
     "DescribeInstanceAttribute&InstanceId=%i&Attribute=userData",
     "DescribeInstanceStatus",
     "DescribeInstanceTypes",
@@ -56,6 +59,7 @@ static const char *const dry_runs[] = {
     "ImportKeyPair&KeyName=other&PublicKeyMaterial="
     "c3NoLWVkMjU1MTkgQUFBQUMzTnphQzFsWkRJMU5URTVBQUFBSUJERVZoOVJLbWZHYjV3ZzFneFZ6SDJzN0F2NEo0Yk5"
     "pUWNUd3JXeFlRUjAgeAo%3D",
+    "ImportSnapshot&DiskContainer.Format=RAW&DiskContainer.Url=s3%3A%2F%2Fbucket%2Fkey",
     "ModifyImageAttribute&ImageId=%a&Description.Value=new",
     "ModifyInstanceAttribute&InstanceId=%i&DisableApiTermination.Value=true",
     "ModifyInstanceMetadataOptions&InstanceId=%i&HttpTokens=required",
@@ -64,21 +68,38 @@ static const char *const dry_runs[] = {
     "ResetImageAttribute&ImageId=%a&Attribute=launchPermission",
     "RunInstances&ImageId=%a&InstanceType=t2.nano&MinCount=1&MaxCount=1&ClientToken=dry&KeyName=%k",
     "StartInstances&InstanceId.1=%i",
+    "StopInstances&InstanceId.1=%e",
     "TerminateInstances&InstanceId.1=%i",
 };
 
-static const char *fill(struct fixture *f, const char *pattern, const char *instance,
-			const char *image)
+/* What stands for %LETTER; NULL ends the list. */
+struct word {
+	char letter;
+	const char *text;
+};
+
+static const char *fill_words(struct fixture *f, const char *pattern, const struct word *words)
 {
 	_cleanup_(buf_done) struct buf out = BUF_INIT;
 
 	for (const char *p = pattern; *p; p++) {
-		if (p[0] == '%' && (p[1] == 'i' || p[1] == 'a' || p[1] == 'k'))
-			buf_puts(&out, *++p == 'i' ? instance : *p == 'a' ? image : "key");
+		const struct word *w = words;
+
+		while (p[0] == '%' && w->text && w->letter != p[1])
+			w++;
+		if (p[0] == '%' && w->text)
+			buf_puts(&out, w->text), p++;
 		else
 			buf_putc(&out, *p);
 	}
 	return arena_strdup(f->arena, out.data);
+}
+
+static const char *fill(struct fixture *f, const char *pattern, const char *instance,
+			const char *image)
+{
+	return fill_words(
+	    f, pattern, (struct word[]){{'i', instance}, {'a', image}, {'k', "key"}, {0, NULL}});
 }
 
 static void dry_run_changes_nothing(void **state)
@@ -88,6 +109,8 @@ static void dry_run_changes_nothing(void **state)
 	const char *id, *image = fixture_image(f, &f->account, 1 << 20);
 	struct error e = {0};
 
+	const struct word words[] = {
+	    {'e', fixture_run_ebs(f, "")}, {'b', fixture_ebs_image(f, &f->account, 1)}, {0, NULL}};
 	fixture_run(f, 1, "", &id);
 	struct records_instance *rec = fixture_instance(f, id);
 	rec->state = "running";
@@ -97,8 +120,9 @@ static void dry_run_changes_nothing(void **state)
 	size_t addresses = inventory_free_addresses(f->clc.inventory);
 	int64_t revision = state_revision(f->clc.state);
 	for (size_t i = 0; i < ARRAY_SIZE(dry_runs); i++) {
-		const char *query = arena_printf(f->arena, "Action=%s&DryRun=true",
-						 fill(f, dry_runs[i], id, image));
+		const char *query =
+		    arena_printf(f->arena, "Action=%s&DryRun=true",
+				 fill_words(f, fill(f, dry_runs[i], id, image), words));
 		const char *code = call(f, query, &reply);
 
 		if (!str_eq(code, "DryRunOperation"))
@@ -108,7 +132,7 @@ static void dry_run_changes_nothing(void **state)
 	}
 	assert_int_equal(inventory_free_addresses(f->clc.inventory), addresses);
 	assert_int_equal(f->cluster.applied, 0);
-	/* StopInstances can never succeed, so its dry run cannot either */
+	/* What can never succeed has no dry run that does, either. */
 	assert_string_equal(
 	    call(f, fill(f, "Action=StopInstances&InstanceId.1=%i&DryRun=true", id, image), &reply),
 	    "UnsupportedOperation");
@@ -118,7 +142,7 @@ static void dry_runs_are_complete(void **state)
 {
 	for (size_t i = 0; i < ec2_service.action_count; i++) {
 		const char *name = ec2_service.actions[i].name;
-		bool found = str_eq(name, "StopInstances");
+		bool found = false;
 
 		for (size_t j = 0; j < ARRAY_SIZE(dry_runs); j++) {
 			size_t len = strcspn(dry_runs[j], "&");
@@ -223,7 +247,45 @@ static const struct {
     {"Action=ModifyInstanceAttribute&InstanceId=%i&Attribute=colour&Value=red",
      "InvalidParameterValue"},
     {"Action=ModifyInstanceAttribute&InstanceId=%i&Attribute=userData&Value=eA==",
+     "IncorrectInstanceState"},
+    {"Action=ModifyInstanceAttribute&InstanceId=%i&Attribute=kernel&Value=x",
      "UnsupportedOperation"},
+    {"Action=StopInstances&InstanceId.1=%i&Hibernate=true", "UnsupportedHibernationConfiguration"},
+    {"Action=CreateImage&InstanceId=%i&Name=made", "InvalidParameterValue"},
+    {"Action=CopyImage&SourceImageId=%a&SourceRegion=us-east-1&Name=copy", "UnsupportedOperation"},
+    {"Action=CopyImage&SourceImageId=%a&SourceRegion=mars-1&Name=copy", "InvalidRegion"},
+    {"Action=ImportSnapshot", "MissingParameter"},
+    {"Action=ImportSnapshot&DiskContainer.Format=VHD&DiskContainer.Url=s3://a/b",
+     "InvalidParameterValue"},
+    {"Action=ImportSnapshot&DiskContainer.Url=http://a/b", "InvalidParameterValue"},
+    {"Action=ImportSnapshot&DiskContainer.Url=s3://a/", "InvalidParameterValue"},
+    {"Action=ImportSnapshot&DiskContainer.Description=x", "InvalidParameterCombination"},
+    {"Action=DescribeImportSnapshotTasks&ImportTaskId.1=import-snap-00000000000000000",
+     "InvalidConversionTaskId"},
+    {ONE "BlockDeviceMapping.1.DeviceName=/dev/sdf", "InvalidBlockDeviceMapping"},
+    {ONE "BlockDeviceMapping.1.Ebs.VolumeSize=1", "MissingParameter"},
+    {ONE "BlockDeviceMapping.1.DeviceName=disk&BlockDeviceMapping.1.Ebs.VolumeSize=1",
+     "InvalidBlockDeviceMapping"},
+    {ONE "BlockDeviceMapping.1.DeviceName=/dev/sda1&BlockDeviceMapping.1.Ebs.VolumeSize=1",
+     "InvalidBlockDeviceMapping"},
+    {ONE "BlockDeviceMapping.1.DeviceName=/dev/sdf&BlockDeviceMapping.1.Ebs.Encrypted=true",
+     "UnsupportedOperation"},
+    {ONE "BlockDeviceMapping.1.DeviceName=/dev/sdf&BlockDeviceMapping.1.Ebs.VolumeType=gp2",
+     "MissingParameter"},
+    {ONE "BlockDeviceMapping.1.DeviceName=/dev/sdf&BlockDeviceMapping.1.Ebs.VolumeSize=1&"
+	 "BlockDeviceMapping.1.Ebs.VolumeType=gp9",
+     "InvalidParameterValue"},
+    {ONE "BlockDeviceMapping.1.DeviceName=/dev/sdf&BlockDeviceMapping.1.Ebs.VolumeSize=1&"
+	 "BlockDeviceMapping.2.DeviceName=/dev/sdf&BlockDeviceMapping.2.Ebs.VolumeSize=1",
+     "InvalidBlockDeviceMapping"},
+    {ONE "BlockDeviceMapping.1.DeviceName=/dev/sdf&"
+	 "BlockDeviceMapping.1.Ebs.SnapshotId=snap-00000000000000000",
+     "InvalidSnapshot.NotFound"},
+    {ONE "BlockDeviceMapping.1.DeviceName=/dev/sdf&BlockDeviceMapping.1.VirtualName=floppy0",
+     "InvalidBlockDeviceMapping"},
+    {"Action=ModifyInstanceAttribute&InstanceId=%i&BlockDeviceMapping.1.DeviceName=/dev/sdz&"
+     "BlockDeviceMapping.1.Ebs.DeleteOnTermination=true",
+     "InvalidInstanceAttributeValue"},
     {"Action=ModifyInstanceAttribute&InstanceId=%i&Value=true", "InvalidParameterValue"},
     {"Action=ModifyInstanceAttribute&InstanceId=%i&Attribute=disableApiTermination&Value=x",
      "InvalidParameterValue"},
@@ -237,7 +299,7 @@ static const struct {
      "InstanceInitiatedShutdownBehavior.Value=terminate",
      "InvalidParameterCombination"},
     {"Action=ModifyInstanceAttribute&InstanceId=%i&InstanceType.Value=t2.micro",
-     "UnsupportedOperation"},
+     "IncorrectInstanceState"},
     {"Action=ModifyInstanceAttribute&InstanceId=i-00000000000000000&"
      "DisableApiTermination.Value=true",
      "InvalidInstanceID.NotFound"},

@@ -5,6 +5,7 @@
 #include "base/buf.h"
 #include "base/text.h"
 #include "model/ipv4.h"
+#include "svc/clc/images.h"
 #include "svc/clc/instances.h"
 #include "wire/codec.h"
 
@@ -55,7 +56,7 @@ static int plan_image(struct ec2_call *call, const struct ec2_run_instances_requ
 	int r = ec2_image_for_launch(call, in->image_id, &l->image);
 	if (r < 0)
 		return r;
-	if (l->image->size_bytes.value > l->type->disk_gib << 30)
+	if (!image_is_ebs(l->image) && l->image->size_bytes.value > l->type->disk_gib << 30)
 		return ec2_error(
 		    call, "InvalidParameterCombination",
 		    "The image %s has %lld bytes, which is more than the %lld GiB disk "
@@ -201,12 +202,16 @@ static int plan_placement(struct ec2_call *call, const struct ec2_run_instances_
 		return ec2_error(
 		    call, "Unsupported",
 		    "The requested configuration is currently not supported: "
-		    "instances have no EBS disks here, so EbsOptimized cannot be true");
+		    "volumes have no network of their own here, so EbsOptimized cannot be true");
 	if (behavior && !str_eq(behavior, "stop") && !str_eq(behavior, "terminate"))
 		return ec2_error(call, "InvalidParameterValue",
 				 "Value (%.64s) for parameter instanceInitiatedShutdownBehavior is "
 				 "invalid: it must be stop or terminate",
 				 behavior);
+	if (image_is_ebs(l->image)) {
+		l->shutdown_behavior = behavior ? behavior : "stop";
+		return 0;
+	}
 	if (behavior && str_eq(behavior, "stop"))
 		return ec2_error(call, "InvalidParameterCombination",
 				 "The attribute instanceInitiatedShutdownBehavior can only be stop "
@@ -237,17 +242,15 @@ static int plan_options(struct ec2_call *call, const struct ec2_run_instances_re
 static int plan_tags(struct ec2_call *call, const struct ec2_run_instances_request *in,
 		     struct launch *l)
 {
-	/* A launch makes no volumes, so tags for volumes are right and have nothing to go to. */
 	static const char *const allowed[] = {"instance", "network-interface", "volume", NULL};
 	const struct ec2_tag_specification_list *specs = &in->tag_specifications;
-	struct shared_tag_list unused;
 	int r = ec2_tags_from_specs(call, specs, allowed, "instance", &l->tags);
 
 	if (r >= 0)
 		r = ec2_tags_from_specs(call, specs, allowed, "network-interface",
 					&l->interface_tags);
 	if (r >= 0)
-		r = ec2_tags_from_specs(call, specs, allowed, "volume", &unused);
+		r = ec2_tags_from_specs(call, specs, allowed, "volume", &l->volume_tags);
 	if (r >= 0 && metadata_shows_tags(l->metadata))
 		r = metadata_tags_check(call, &l->tags);
 	return r;
@@ -312,7 +315,7 @@ int launch_plan(struct ec2_call *call, const struct ec2_run_instances_request *i
 {
 	static int (*const steps[])(struct ec2_call *, const struct ec2_run_instances_request *,
 				    struct launch *) = {
-	    plan_counts,    plan_image,	   plan_user_data, plan_network,
+	    plan_counts,    plan_image,	   launch_plan_devices, plan_user_data, plan_network,
 	    plan_placement, plan_options,  plan_metadata,  plan_tags,	plan_key,
 	};
 

@@ -8,6 +8,7 @@
 #include "model/ipv4.h"
 #include "svc/clc/api.h"
 #include "svc/clc/peer.h"
+#include "svc/clc/images.h"
 #include "svc/clc/instances.h"
 #include "svc/clc/inventory.h"
 #include "svc/clc/reconcile.h"
@@ -18,6 +19,7 @@ struct observer {
 	struct clc *clc;
 	char epoch[EPOCH_LEN];
 	int64_t revision;
+	bool wake_images;
 };
 
 struct observer *observer_new(struct clc *c)
@@ -83,9 +85,45 @@ static bool take_reachability(const struct shared_instance_observed *seen,
 static bool is_stale(const struct shared_instance_observed *seen, const struct records_instance *i,
 		     enum instance_event ev)
 {
-	return seen->generation.value < i->generation.value &&
+	return (seen->generation.value < i->generation.value ||
+		str_eq(i->wanted, instance_state_name(INSTANCE_STOPPED))) &&
 	       instance_state_of(i) == INSTANCE_STOPPED &&
 	       (ev == INSTANCE_SEEN_RUNNING || ev == INSTANCE_SEEN_PENDING);
+}
+
+/*
+ * A guest with a root that is a volume is off. Because it was to be; because it switched itself off, of which a wish is made; or on
+ * the way to where it is wanted, after it was off for an image's snapshots or before it is started: then nothing has happened.
+ */
+static bool means_stopped(const struct shared_instance_observed *seen, struct records_instance *i)
+{
+	bool current = seen->generation.value >= i->generation.value;
+
+	if (!instance_is_ebs(i) || !str_eq(i->wanted, instance_state_name(INSTANCE_RUNNING)))
+		return true;
+	if (!str_eq(seen->state_reason_code, "Client.InstanceInitiatedShutdown") ||
+	    (instance_state_of(i) == INSTANCE_PENDING && !current))
+		return false;
+	i->wanted = instance_state_name(INSTANCE_STOPPED);
+	i->generation = WIRE_INT_OF(i->generation.value + 1);
+	return true;
+}
+
+/* One that was seen off while it was still to start has started, as far as its life is concerned. */
+static bool enter_stopped(struct arena *a, const struct shared_instance_observed *seen,
+			  struct records_instance *i, int64_t now_ms)
+{
+	enum instance_state to = INSTANCE_STOPPED;
+
+	if (!means_stopped(seen, i))
+		return false;
+	if (instance_next(instance_state_of(i), INSTANCE_SEEN_STOPPED, &to) != INSTANCE_MOVES &&
+	    !(instance_state_of(i) == INSTANCE_PENDING && instance_is_ebs(i) &&
+	      !str_eq(i->wanted, instance_state_name(INSTANCE_RUNNING))))
+		return false;
+	instance_enter(i, to, now_ms);
+	take_reason(a, seen, i, to);
+	return true;
 }
 
 /* True if the record changed. */
@@ -98,13 +136,36 @@ static bool take(struct arena *a, const struct shared_instance_observed *seen,
 	if (reported == INSTANCE_STATE_COUNT)
 		return false;
 	enum instance_event ev = instance_state_seen(reported);
-	if (!is_stale(seen, i, ev) &&
+	if (ev == INSTANCE_SEEN_STOPPED)
+		changed = enter_stopped(a, seen, i, now_ms);
+	else if (!is_stale(seen, i, ev) &&
 	    instance_next(instance_state_of(i), ev, &to) == INSTANCE_MOVES) {
 		instance_enter(i, to, now_ms);
 		take_reason(a, seen, i, to);
 		changed = true;
 	}
 	return take_reachability(seen, i) || changed;
+}
+
+/* The guest is off as CreateImage wants it: its volumes stand still, and the image worker goes on. */
+static int release_image(struct observer *o, struct arena *a,
+			 const struct shared_instance_observed *seen,
+			 const struct records_instance *i, struct error *e)
+{
+	struct record rec;
+
+	if (!i->held_off_for || !str_eq(seen->state, instance_state_name(INSTANCE_STOPPED)) ||
+	    seen->generation.value < i->generation.value)
+		return 0;
+	int r = record_get(o->clc, a, KIND_IMAGE, i->held_off_for, &rec, e);
+	if (r < 0)
+		return r == -ENOENT ? 0 : r;
+	struct records_image *image = rec.value;
+	if (!str_eq(image->create_phase, CREATE_STOPPING))
+		return 0;
+	image->create_phase = CREATE_SNAPSHOTS;
+	o->wake_images = true;
+	return image_put(o->clc, image, e);
 }
 
 /* One observation, within a transaction. */
@@ -131,6 +192,9 @@ static int observe_one(struct observer *o, struct arena *a,
 	ret->from = instance_state_of(i);
 	if (ended && ret->from == INSTANCE_TERMINATED)
 		f->ended[f->ended_count++] = seen->instance_id;
+	r = release_image(o, a, seen, i, e);
+	if (r < 0)
+		return r;
 	if (!take(a, seen, i, clock_unix_ms()))
 		return 0;
 	ret->to = instance_state_of(i);
@@ -170,6 +234,9 @@ static int observe_batch(struct observer *o, struct arena *a,
 		state_rollback(o->clc->state);
 		return r;
 	}
+	if (o->wake_images)
+		image_worker_wake(o->clc->image_worker);
+	o->wake_images = false;
 	for (size_t i = 0; i < count; i++) {
 		f->changed += w[i].rec != NULL;
 		after_commit(o, &w[i]);

@@ -3,11 +3,10 @@
 
 #include "base/id.h"
 #include "base/text.h"
-#include "gen/cluster.h"
 #include "gen/ec2_handlers.h"
 #include "model/ipv4.h"
 #include "svc/clc/api.h"
-#include "svc/clc/peer.h"
+#include "svc/clc/images.h"
 #include "svc/clc/instances.h"
 #include "svc/clc/inventory.h"
 
@@ -16,11 +15,9 @@
  *   1. addresses and room within the account's limit (inventory, in memory)
  *   2. capacity of nodes (the cluster controller; what no instance follows on is dropped there by
  * itself)
- *   3. the records: token, instances, tags, in one transaction. From its commit on the launch has
+ *   3. the records: token, instances, their volumes, tags, in one transaction. From its commit on the launch has
  * happened.
  */
-enum { RESERVE_TIMEOUT_MS = 15000 };
-
 struct batch {
 	size_t count;
 	uint32_t *ips;
@@ -50,19 +47,16 @@ static int take_addresses(struct ec2_call *call, const struct launch *l, struct 
 			      b->ips, &b->count, &call->error);
 }
 
-/* The placements name instances; those that have none were not placed. */
-static void take_placements(struct batch *b, const struct cluster_reserve_capacity_response *got)
+/* Placed ones to the front, with the addresses of the others behind them. */
+static void sort_placed(struct batch *b)
 {
 	size_t placed = 0;
 
 	for (size_t i = 0; i < b->count; i++) {
-		for (size_t j = 0; j < got->placements.count && !b->nodes[i]; j++)
-			if (str_eq(got->placements.items[j].instance_id, b->ids[i]))
-				b->nodes[i] = got->placements.items[j].node_id;
-		if (!b->nodes[i])
-			continue;
-		/* placed ones to the front, with the addresses of the others behind them */
 		const char *id = b->ids[i], *node = b->nodes[i];
+
+		if (!node)
+			continue;
 		b->nodes[i] = NULL;
 		b->ids[placed] = id;
 		b->nodes[placed++] = node;
@@ -80,37 +74,24 @@ static size_t placed_count(const struct batch *b)
 
 static int reserve(struct ec2_call *call, const struct launch *l, struct batch *b)
 {
-	struct cluster_reserve_capacity_request ask = {.min_count = WIRE_INT_OF((int64_t)l->min)};
-	struct cluster_reserve_capacity_response *got;
-	struct error e = {0};
+	const struct instance_type **types =
+	    arena_new_array(call->arena, const struct instance_type *, b->count);
+	bool *ebs = arena_new_array(call->arena, bool, b->count);
 
-	ask.instances.set = true;
-	ask.instances.count = b->count;
-	ask.instances.items =
-	    arena_new_array(call->arena, struct cluster_capacity_request, b->count);
 	for (size_t i = 0; i < b->count; i++) {
 		b->ids[i] = new_id(call->arena, "i");
-		ask.instances.items[i] = (struct cluster_capacity_request){
-		    .instance_id = b->ids[i],
-		    .vcpus = WIRE_INT_OF(l->type->vcpus),
-		    .memory_mib = WIRE_INT_OF(l->type->memory_mib),
-		    .disk_mib = WIRE_INT_OF(l->type->disk_gib << 10),
-		};
+		types[i] = l->type;
+		ebs[i] = image_is_ebs(l->image);
 	}
-	int r = peer_call(call->clc->cluster, "ReserveCapacity", &ask, call->arena, &got,
-			     RESERVE_TIMEOUT_MS, &e);
-	if (r < 0 && str_eq(e.code, "InsufficientInstanceCapacity"))
-		return ec2_error(call, e.code, "%s", e.message);
-	if (r < 0)
-		return ec2_error(call, "Unavailable",
-				 "The cluster controller of %s did not place the instances: %s",
-				 call->clc->zone, e.message);
-	take_placements(b, got);
-	if (placed_count(b) < l->min)
-		return ec2_error(call, "InsufficientInstanceCapacity",
-				 "There is room for %zu of the %zu instances at the moment.",
-				 placed_count(b), l->min);
-	return 0;
+	int r = placing_ask(call, &(struct placing){.min = l->min,
+						     .count = b->count,
+						     .ids = b->ids,
+						     .types = types,
+						     .ebs = ebs,
+						     .nodes = b->nodes});
+	if (r >= 0)
+		sort_placed(b);
+	return r;
 }
 
 static struct records_instance *new_record(struct ec2_call *call, const struct launch *l,
@@ -131,11 +112,12 @@ static struct records_instance *new_record(struct ec2_call *call, const struct l
 	    .ami_launch_index = WIRE_INT_OF((int64_t)n),
 	    .image_id = l->image->image_id,
 	    .image_account_id = l->image->account_id,
-	    .image_location = l->image->image_location,
+	    .image_location = image_is_ebs(l->image) ? NULL : l->image->image_location,
 	    .image_sha256 = l->image->sha256,
 	    .image_size_bytes = l->image->size_bytes,
 	    .architecture = l->image->architecture,
 	    .root_device_name = l->image->root_device_name,
+	    .root_device_type = l->image->root_device_type,
 	    .instance_type = l->type->name,
 	    .key_name = l->key ? l->key->key_name : NULL,
 	    .public_key = l->key ? l->key->public_key : NULL,
@@ -149,7 +131,7 @@ static struct records_instance *new_record(struct ec2_call *call, const struct l
 	    .availability_zone = call->clc->zone,
 	    .vcpus = WIRE_INT_OF(l->type->vcpus),
 	    .memory_mib = WIRE_INT_OF(l->type->memory_mib),
-	    .disk_bytes = WIRE_INT_OF(l->type->disk_gib << 30),
+	    .disk_bytes = WIRE_INT_OF(image_is_ebs(l->image) ? 0 : l->type->disk_gib << 30),
 	    .network_interface_id = new_id(a, "eni"),
 	    .network_interface_attachment_id = new_id(a, "eni-attach"),
 	    .network_interface_description = l->interface_description,
@@ -192,8 +174,10 @@ static void reply_with(struct ec2_call *call, const char *reservation_id,
 
 static int put_one(struct ec2_call *call, const struct launch *l, struct records_instance *i)
 {
-	int r = instance_put(call, i, false);
+	int r = launch_make_devices(call, l, i);
 
+	if (r >= 0)
+		r = instance_put(call, i, false);
 	if (r >= 0 && l->tags.count)
 		r = tags_put(call, "instance", i->instance_id, &l->tags);
 	if (r >= 0 && l->interface_tags.count)

@@ -6,11 +6,20 @@
 /* Long enough for a node that comes back after a night; short enough to be worth nothing later. */
 enum { IMAGE_URL_VALID_S = 24 * 3600 };
 
+/* While snapshots for an image are begun the guest is off, whatever its user wants. */
+static const char *wanted_of(const struct records_instance *i)
+{
+	return i->held_off_for && str_eq(i->wanted, instance_state_name(INSTANCE_RUNNING))
+		   ? instance_state_name(INSTANCE_STOPPED)
+		   : i->wanted;
+}
+
 /* A launch without its image still has to reach the node, which then says why it failed. */
 static int image_url(struct clc *c, struct arena *a, const struct records_instance *i,
 		     struct shared_instance_spec *s, struct error *e)
 {
-	if (!str_eq(i->wanted, instance_state_name(INSTANCE_RUNNING)) || !i->image_location)
+	if (!str_eq(i->wanted, instance_state_name(INSTANCE_RUNNING)) || !i->image_location ||
+	    instance_is_ebs(i))
 		return 0;
 	int r = identity_presign(c, a, i->image_account_id, i->image_location, IMAGE_URL_VALID_S,
 				 &s->image_url, e);
@@ -41,7 +50,7 @@ int instance_spec(struct clc *c, struct arena *a, const struct records_instance 
 	struct shared_instance_spec s = {
 	    .instance_id = i->instance_id,
 	    .generation = i->generation,
-	    .wanted = i->wanted,
+	    .wanted = wanted_of(i),
 	    .reboot_generation = i->reboot_generation,
 	    .node_id = i->node_id,
 	    .account_id = i->account_id,

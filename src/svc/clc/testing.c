@@ -19,6 +19,7 @@
 #include "svc/clc/instances.h"
 #include "svc/clc/inventory.h"
 #include "svc/clc/testing.h"
+#include "svc/clc/volumes.h"
 
 /* ---- the cluster controller ---- */
 
@@ -219,6 +220,85 @@ const char *fixture_image(struct fixture *f, const struct account *owner, int64_
 	return image.image_id;
 }
 
+const char *fixture_snapshot(struct fixture *f, const struct account *owner, int64_t gib)
+{
+	struct error e = {0};
+	char id[ID_LEN];
+
+	id_new("snap", id);
+	struct records_snapshot s = {
+	    .snapshot_id = arena_strdup(f->arena, id),
+	    .account_id = owner->record->account_id,
+	    .volume_id = NO_VOLUME_ID,
+	    .volume_size_gib = WIRE_INT_OF(gib),
+	    .state = snapshot_state_name(SNAPSHOT_COMPLETED),
+	    .progress = WIRE_INT_OF(100),
+	    .start_time = WIRE_TIME_OF(clock_unix_ms()),
+	    .begin_time = WIRE_TIME_OF(clock_unix_ms()),
+	    .wanted = WANTED_COMPLETED,
+	};
+	assert_int_equal(snapshot_store(&f->clc, &s, true, &e), 0);
+	return s.snapshot_id;
+}
+
+const char *fixture_ebs_image(struct fixture *f, const struct account *owner, int64_t gib)
+{
+	_cleanup_(buf_done) struct buf reply = BUF_INIT;
+	const char *snapshot = fixture_snapshot(f, owner, gib);
+	const char *query =
+	    arena_printf(f->arena,
+			 "Action=RegisterImage&Name=of-%s&RootDeviceName=/dev/sda1&"
+			 "BlockDeviceMapping.1.DeviceName=/dev/sda1&"
+			 "BlockDeviceMapping.1.Ebs.SnapshotId=%s",
+			 snapshot, snapshot);
+
+	assert_string_equal(fixture_call(f, owner, query, &reply), "");
+	return fixture_element(f, reply.data, "imageId", 0);
+}
+
+const char *fixture_run_ebs(struct fixture *f, const char *extra)
+{
+	_cleanup_(buf_done) struct buf reply = BUF_INIT;
+	struct error e = {0};
+	const char *query =
+	    arena_printf(f->arena,
+			 "Action=RunInstances&ImageId=%s&InstanceType=t2.nano&MinCount=1&"
+			 "MaxCount=1%s",
+			 fixture_ebs_image(f, &f->account, 1), extra);
+
+	assert_string_equal(fixture_call(f, &f->account, query, &reply), "");
+	const char *id = fixture_element(f, reply.data, "instanceId", 0);
+	struct records_instance *rec = fixture_instance(f, id);
+	rec->state = instance_state_name(INSTANCE_RUNNING);
+	assert_int_equal(record_put(&f->clc, KIND_INSTANCE, rec->account_id, id, NULL, rec, &e), 0);
+	return id;
+}
+
+static void *get_record(struct fixture *f, enum clc_kind kind, const char *id)
+{
+	struct error e = {0};
+	struct record r;
+	int n = record_get(&f->clc, f->arena, kind, id, &r, &e);
+
+	assert_true(n == 0 || n == -ENOENT);
+	return n == 0 ? r.value : NULL;
+}
+
+struct records_image *fixture_get_image(struct fixture *f, const char *id)
+{
+	return get_record(f, KIND_IMAGE, id);
+}
+
+struct records_snapshot *fixture_get_snapshot(struct fixture *f, const char *id)
+{
+	return get_record(f, KIND_SNAPSHOT, id);
+}
+
+struct records_volume *fixture_get_volume(struct fixture *f, const char *id)
+{
+	return get_record(f, KIND_VOLUME, id);
+}
+
 const char *fixture_element(struct fixture *f, const char *xml, const char *name, size_t n)
 {
 	const char *open = arena_printf(f->arena, "<%s>", name);
@@ -250,12 +330,7 @@ void fixture_run(struct fixture *f, size_t count, const char *extra, const char 
 
 struct records_instance *fixture_instance(struct fixture *f, const char *id)
 {
-	struct error e = {0};
-	struct record r;
-	int n = record_get(&f->clc, f->arena, KIND_INSTANCE, id, &r, &e);
-
-	assert_true(n == 0 || n == -ENOENT);
-	return n == 0 ? r.value : NULL;
+	return get_record(f, KIND_INSTANCE, id);
 }
 
 void fixture_report(struct fixture *f, const char *id, const char *state)

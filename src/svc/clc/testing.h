@@ -48,9 +48,17 @@ const char *fixture_call(struct fixture *f, const struct account *as, const char
 			 struct buf *reply);
 /* An available image of the account, of so many bytes. */
 const char *fixture_image(struct fixture *f, const struct account *owner, int64_t size_bytes);
+/* A completed snapshot of the account, and an available image whose root, /dev/sda1, is made of one: of so many GiB. */
+const char *fixture_snapshot(struct fixture *f, const struct account *owner, int64_t gib);
+const char *fixture_ebs_image(struct fixture *f, const struct account *owner, int64_t gib);
+/* RunInstances of one t2.nano of such an image, which then runs. */
+const char *fixture_run_ebs(struct fixture *f, const char *extra);
 /* RunInstances of count t2.nano; extra is more of the query string ("" for none). ids[] are in
  * f->arena. */
 void fixture_run(struct fixture *f, size_t count, const char *extra, const char **ids);
+struct records_image *fixture_get_image(struct fixture *f, const char *id);
+struct records_snapshot *fixture_get_snapshot(struct fixture *f, const char *id);
+struct records_volume *fixture_get_volume(struct fixture *f, const char *id);
 /* The record of an instance, in f->arena; NULL when there is none. */
 struct records_instance *fixture_instance(struct fixture *f, const char *id);
 /* The cluster reports this state of an instance from now on. */

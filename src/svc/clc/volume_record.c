@@ -58,6 +58,23 @@ static int check_room(struct ec2_call *call)
 	return r;
 }
 
+/* Whoever may launch an image may have volumes of its snapshots. */
+static int get_snapshot(struct ec2_call *call, const struct volume_wish *w,
+			struct records_snapshot **ret)
+{
+	struct record rec;
+
+	if (!w->of_image)
+		return ec2_snapshot_get(call, w->snapshot_id, false, ret);
+	int r = record_get(call->clc, call->arena, KIND_SNAPSHOT, w->snapshot_id, &rec, &call->error);
+	if (r == -ENOENT)
+		return ec2_error(call, "InvalidSnapshot.NotFound",
+				 "The snapshot '%s' does not exist.", w->snapshot_id);
+	if (r >= 0)
+		*ret = rec.value;
+	return r;
+}
+
 /* The size, and that what it begins as fits into it. */
 static int plan_size(struct ec2_call *call, const struct volume_wish *w, int64_t *ret_gib)
 {
@@ -72,7 +89,7 @@ static int plan_size(struct ec2_call *call, const struct volume_wish *w, int64_t
 		*ret_gib = w->size_gib;
 		return 0;
 	}
-	int r = ec2_snapshot_get(call, w->snapshot_id, false, &s);
+	int r = get_snapshot(call, w, &s);
 	if (r < 0)
 		return r;
 	if (snapshot_next(snapshot_state_of(s), SNAPSHOT_ASK_USE, &unused) == EBS_REFUSES)
