@@ -102,9 +102,9 @@ class Bench:
         self.count += 1
         return str(self.folder / f"{self.count}-{name}")
 
-    def blockd(self, front, *, direct, filters=(), name="ours"):
+    def blockd(self, front, *, direct, filters=(), name="ours", file=None):
         sock = self.path("s")
-        command = [BLOCKD, "--name", "bench", "--back", f"file:path={self.file},direct={'on' if direct else 'off'}"]
+        command = [BLOCKD, "--name", "bench", "--back", f"file:path={file or self.file},direct={'on' if direct else 'off'}"]
         for one in filters:
             command += ["--filter", one]
         server = Server(name, command + ["--front", f"{front}:socket={sock}"], sock, self.path("log"))
@@ -148,9 +148,17 @@ class Bench:
             f.flush()
             os.fsync(f.fileno())
 
-    def warm(self):
+    def twin(self, which):
+        """A copy of it: two volumes at once want files that came about in the same way, down to the page cache."""
+        path = self.file.with_suffix(f".{which}")
+        if not path.exists():
+            shutil.copyfile(self.file, path)
+        self.warm(path)
+        return path
+
+    def warm(self, file=None):
         """All of it in the page cache."""
-        with open(self.file, "rb") as f:
+        with open(file or self.file, "rb") as f:
             while f.read(16 * MIB):
                 pass
 
@@ -354,6 +362,30 @@ def row_nbd_sequential(bench):
                     2.5, 1.2)
 
 
+CRYPT_LOADS = [("4k random read, QD32", {"rw": "read", "access": "random", "bs": 4096, "depth": 32}),
+               ("4k random write, QD32", {"rw": "write", "access": "random", "bs": 4096, "depth": 32}),
+               ("256k sequential read, QD4", {"rw": "read", "access": "sequential", "bs": 256 << 10, "depth": 4}),
+               ("256k sequential write, QD4", {"rw": "write", "access": "sequential", "bs": 256 << 10, "depth": 4})]
+
+
+def row_crypt(bench):
+    """What encryption costs: the same stack with it and without, out of the page cache, where it weighs most."""
+    key = bench.folder / "bench-key"
+    key.write_bytes(os.urandom(64))
+    key.chmod(0o400)
+    rows = []
+    for name, load in CRYPT_LOADS:
+        with bench.blockd("vhost-user", direct=False, filters=[f"crypt:key-file={key}"], name="encrypted", file=bench.twin("a")) as a, \
+                bench.blockd("vhost-user", direct=False, name="plain", file=bench.twin("b")) as b:
+            ours, theirs = (served(server, lambda s, o=load: vhost(bench, s, **o)) for server in (a, b))
+            play(bench, [ours, theirs], load["bs"] / 1e6, "MB/s")
+        row = compare(f"encrypted, cached, {name}", ours, theirs, "MB/s", load["bs"] / 1e6)
+        more = row["ours_cpu_us_per_op"] - row["peer_cpu_us_per_op"]
+        say(f"    {name}: {more:+.2f} µs of CPU a request, {more * 1000 / load['bs']:+.3f} ns a byte")
+        rows.append(row)
+    return rows
+
+
 def row_guest(bench):
     """A guest on the disk model at 110 MB/s: its dd against the host's. Comes with the volumes of instances."""
     raise NotImplementedError
@@ -414,6 +446,7 @@ ROWS = {
     "nbd-random": row_nbd_random,
     "nbd-sequential": row_nbd_sequential,
     # "guest": row_guest,
+    "crypt": row_crypt,
     "idle": row_idle,
 }
 
@@ -504,6 +537,8 @@ def main():
             failed += measure_row(bench, key, results)
     finally:
         bench.file.unlink(missing_ok=True)
+        for which in "ab":
+            bench.file.with_suffix(f".{which}").unlink(missing_ok=True)
     print_table(results)
     say("not in this table yet: a guest on the disk model against the host's dd on the same disk")
     write_results(out, results)

@@ -13,6 +13,7 @@ const struct blk_layer_ops *const blk_drivers[] = {
 	&blk_readahead_ops,
 	&blk_snap_ops,
 	&blk_cow_ops,
+	&blk_crypt_ops,
 	&blk_fault_ops,
 	&blk_disk_ops,
 	&blk_file_ops,

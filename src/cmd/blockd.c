@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "block/drivers.h"
 #include "cmd/blockd_sandbox.h"
+#include "os/locked.h"
 #include "os/loop.h"
 #include "os/privs.h"
 
@@ -66,6 +67,15 @@ static int enter_sandbox(struct blockd *b, struct error *e)
 	return blockd_sandbox_enter(needs, e);
 }
 
+static bool has_key(const struct blockd_settings *s)
+{
+	for (unsigned i = 0; s->filters[i]; i++) {
+		if (strncmp(s->filters[i], "crypt:", strlen("crypt:")) == 0)
+			return true;
+	}
+	return false;
+}
+
 static int begin(struct blockd *b, struct error *e)
 {
 	const struct blockd_settings *s = b->settings;
@@ -76,6 +86,8 @@ static int begin(struct blockd *b, struct error *e)
 		err = privs_drop(s->uid, s->gid, 0, e);
 	else if (s->sandbox)
 		err = bound(s, e);
+	if (has_key(s))
+		process_seal(); /* after privs_drop(): a change of user sets this anew */
 	if (!err && (err = loop_new(&b->loop)))
 		error_errno(e, err, "making the event loop");
 	/* Blocked before the first thread, for the loop to deliver. */

@@ -14,7 +14,9 @@
 #include <unistd.h>
 
 #include "base/macros.h"
+#include "block/filter/xts_priv.h"
 #include "cases.h"
+#include "os/file.h"
 #include "snapshots.h"
 
 #define CHILD_MAX_S 300
@@ -56,6 +58,38 @@ static void new_boot(struct harness *h)
 		die("writing %s", h->world->boot_file);
 }
 
+/* A key, and a disk whose sectors decrypt to zeroes: nothing but cow, where there is one, makes them so. */
+static void make_key(struct harness *h)
+{
+	static uint8_t zeroes[SECTOR];
+	uint8_t key[XTS_KEY_BYTES];
+	struct tape *disk = &h->world->disk;
+	struct xts *x = NULL;
+	char path[512];
+
+	for (unsigned i = 0; i < sizeof(key); i++)
+		key[i] = (uint8_t)random_next(&h->random);
+	expand(h, h->c->key_file, path, sizeof(path));
+	if (file_write_atomic(path, key, sizeof(key), 0400) || xts_new(key, SECTOR, 1, &x))
+		die("making the key %s", path);
+	for (uint64_t off = 0; off < disk->size_bytes; off += SECTOR) {
+		if (xts_encrypt(x, 0, off, zeroes, disk->now + off, SECTOR))
+			die("encrypting zeroes");
+	}
+	memcpy(disk->base, disk->now, disk->size_bytes);
+	xts_free(x);
+}
+
+/* What a guest wrote is nowhere on the disk as it wrote it. */
+static void check_hidden(const struct tape *disk, uint64_t stamps)
+{
+	for (uint64_t s = 0; s < disk->size_bytes / SECTOR; s++) {
+		uint64_t stamp = stamp_read(disk->now + s * SECTOR, s);
+		if (stamp < stamps)
+			die("sector %llu of the disk is not encrypted: stamp %llu", (unsigned long long)s, (unsigned long long)stamp);
+	}
+}
+
 struct harness *harness_new(const struct stack_case *c, uint64_t seed)
 {
 	struct harness *h = calloc(1, sizeof(*h));
@@ -79,6 +113,8 @@ struct harness *harness_new(const struct stack_case *c, uint64_t seed)
 	h->model = model_new(c->size_bytes / SECTOR, c->source_bytes / SECTOR, &h->world->clock);
 	h->stamps = shared_memory(c->size_bytes / SECTOR * sizeof(*h->stamps));
 	h->results = shared_memory(4096);
+	if (c->key_file)
+		make_key(h);
 	h->snapshots = shared_memory(snapshots_bytes(h->model->sectors));
 	return h;
 }
@@ -211,6 +247,8 @@ void harness_verify(struct harness *h, enum history_mode mode, uint64_t at, cons
 	v.write_through = !blk_stack_info(s)->volatile_cache;
 	load_verify(&l, &v, h->stamps, what);
 	harness_close(h, s);
+	if (h->c->key_file)
+		check_hidden(&recorder_world->disk, h->model->stamps);
 }
 
 /* ---- lives ---- */

@@ -15,6 +15,7 @@ struct stack_case {
 	const char *filters[8];         /* NULL-terminated */
 	const char *files[FILES_MAX];   /* that are on a disk, and have records */
 	const char *volatile_files[2];  /* gone with the power */
+	const char *key_file;           /* made: of `crypt`, which then keeps what the disk holds from what the guest reads */
 	unsigned queues;
 	uint64_t size_bytes;
 	uint64_t source_bytes;          /* so many are STAMP_SOURCE at first, the rest zeroes */

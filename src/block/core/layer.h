@@ -29,6 +29,7 @@ struct blk_info {
 	bool volatile_cache;       /* a completed write may still be lost with the power until a FLUSH */
 	bool rotational;
 	bool fast_zeroes;          /* WRITE_ZEROES is cheaper than writing them (it always works) */
+	bool encrypted;            /* what is written here is, on the disk: a layer above that keeps data in a file encrypts it too */
 };
 
 enum blk_extent_kind { BLK_EXTENT_DATA, BLK_EXTENT_ZERO, BLK_EXTENT_HOLE /* unallocated, reads zeroes */ };

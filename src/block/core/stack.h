@@ -6,8 +6,8 @@
 
 /*
  * A volume: filters over a back end, entered by front ends through a gate. The gate holds requests back while a barrier
- * is up, and more than BLK_DEPTH_MAX of one queue. Fixed order (BLOCK.md): throttle, coalesce, readahead, snap, cow, then
- * fault and disk directly above the back end; another order, or one filter twice, is refused.
+ * is up, and more than BLK_DEPTH_MAX of one queue. Fixed order (BLOCK.md): throttle, coalesce, readahead, snap, cow, crypt,
+ * then fault and disk directly above the back end; another order, or one filter twice, is refused.
  */
 struct blk_stack_settings {
 	/* The drivers there are, NULL-terminated, filters in their order from the front end down: block/drivers.h, or a test's. */

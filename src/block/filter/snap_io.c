@@ -31,6 +31,7 @@ struct snap_job {
 	uint64_t regions[2];
 	uint64_t first, last;       /* chunks of the change; first moves on as they are copied */
 	uint64_t at, piece;         /* bytes of a read */
+	uint64_t scratch_off;       /* where in the scratch it is */
 	unsigned copy_to;           /* index of the view that is written to */
 	uint64_t copy_at, copy_count, slot; /* chunks being written there */
 	bool locked;
@@ -52,9 +53,20 @@ static struct snap *snap_of(const struct snap_job *j)
 
 /* ---- buffers and locks ---- */
 
+static size_t buffers_bytes(const struct snap *s)
+{
+	return (size_t)2 * SNAP_BUFFERS * s->buffer_bytes;
+}
+
 static char *buffer_of(const struct snap_job *j)
 {
 	return j->q->buffers + (size_t)j->buffer * j->q->snap->buffer_bytes;
+}
+
+/* Beside each buffer: what of it is written to an encrypted scratch. */
+static char *cipher_of(const struct snap_job *j)
+{
+	return buffer_of(j) + (size_t)SNAP_BUFFERS * j->q->snap->buffer_bytes;
 }
 
 static bool buffer_take(struct snap_job *j)
@@ -91,7 +103,7 @@ static void buffer_put(struct snap_job *j)
 	q->buffers_free |= 1u << j->buffer;
 	j->buffer = -1;
 	if (!q->snap->views && q->buffers_free == (1u << SNAP_BUFFERS) - 1)
-		madvise(q->buffers, SNAP_BUFFERS * q->snap->buffer_bytes, MADV_DONTNEED);
+		madvise(q->buffers, buffers_bytes(q->snap), MADV_DONTNEED);
 }
 
 static void lock_freed(struct blk_task *t)
@@ -218,6 +230,19 @@ static void copy_written(struct blk_aio *a)
 	copy_next(j);
 }
 
+/* What is to be written, in j->flat. */
+static bool copy_prepare(struct snap_job *j, struct snap_view *v)
+{
+	size_t chunk = snap_of(j)->chunk_bytes;
+
+	j->flat = (struct iovec){ buffer_of(j) + (j->copy_at - j->lock.first) * chunk, j->copy_count * chunk };
+	if (!v->scratch_key)
+		return true;
+	void *plain = j->flat.iov_base;
+	j->flat.iov_base = cipher_of(j);
+	return !xts_encrypt(v->scratch_key, blk_queue_index(j->q->queue), j->slot * chunk, plain, j->flat.iov_base, j->flat.iov_len);
+}
+
 static void copies_done(struct snap_job *j)
 {
 	j->first = j->lock.first + j->lock.count;
@@ -245,7 +270,10 @@ static void copy_next(struct snap_job *j)
 			snap_view_fail(v);
 			continue;
 		}
-		j->flat = (struct iovec){ buffer_of(j) + (j->copy_at - j->lock.first) * s->chunk_bytes, j->copy_count * s->chunk_bytes };
+		if (!copy_prepare(j, v)) {
+			snap_view_fail(v);
+			continue;
+		}
 		scratch_io(j, BLK_AIO_WRITE, v->scratch_fd, &j->flat, 1, j->slot * s->chunk_bytes, copy_written);
 		return;
 	}
@@ -403,8 +431,13 @@ static void scratch_is_read(struct blk_aio *a)
 {
 	struct snap_job *j = (struct snap_job *)((char *)a - offsetof(struct snap_job, aio));
 
-	if (!scratch_goes_on(j))
-		piece_done(j, (int)a->result);
+	if (scratch_goes_on(j))
+		return;
+	int result = (int)a->result;
+	if (!result && j->view->scratch_key)
+		result = xts_decrypt_iov(j->view->scratch_key, blk_queue_index(j->q->queue), j->scratch_off, j->parent->iov, j->parent->iov_count,
+					 j->at, j->piece);
+	piece_done(j, result);
 }
 
 static void below_is_read(struct blk_req *r)
@@ -429,8 +462,8 @@ static void read_scratch(struct snap_job *j, uint64_t chunk, uint64_t off, uint6
 		n++;
 	uint64_t len = MIN_OF(left, (chunk + n) * s->chunk_bytes - off);
 	unsigned count = slice(j, len);
-	scratch_io(j, BLK_AIO_READ, j->view->scratch_fd, blk_pool_iov(j->io), count, slot * s->chunk_bytes + off % s->chunk_bytes,
-		   scratch_is_read);
+	j->scratch_off = slot * s->chunk_bytes + off % s->chunk_bytes;
+	scratch_io(j, BLK_AIO_READ, j->view->scratch_fd, blk_pool_iov(j->io), count, j->scratch_off, scratch_is_read);
 }
 
 static void read_next(struct snap_job *j)
@@ -539,7 +572,7 @@ int snap_queue_start(struct blk_layer *l, struct blk_queue *queue, struct error 
 		free(q);
 		return error_errno(e, ENOMEM, "a queue of snap");
 	}
-	q->buffers = mmap(NULL, SNAP_BUFFERS * s->buffer_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	q->buffers = mmap(NULL, buffers_bytes(s), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (q->buffers == MAP_FAILED) {
 		blk_pool_free(q->jobs);
 		free(q);
@@ -561,6 +594,6 @@ void snap_queue_stop(struct blk_layer *l, struct blk_queue *queue)
 
 	s->queue[blk_queue_index(queue)] = NULL;
 	blk_pool_free(q->jobs);
-	munmap(q->buffers, SNAP_BUFFERS * s->buffer_bytes);
+	munmap(q->buffers, buffers_bytes(s));
 	free(q);
 }

@@ -4,6 +4,7 @@
 
 #include "block/filter/cow_bits_priv.h"
 #include "block/filter/cow_lock_priv.h"
+#include "block/filter/xts_priv.h"
 
 #define SNAP_VIEWS 8u
 #define SNAP_NAME 64u
@@ -46,6 +47,7 @@ struct snap_view {
 	struct snap_set changed;   /* from the base to its beginning; nothing is known (all) when changed_all */
 	bool changed_all;
 	int scratch_fd;
+	struct xts *scratch_key;   /* of a volume that is encrypted below; NULL: the scratch is plain */
 	uint64_t slots;
 	pthread_mutex_t lock;      /* the three that follow */
 	uint64_t slots_used;

@@ -10,12 +10,14 @@
  * Views die with the process; the map, which has it all, is all that is kept.
  *
  * The scratch is a file whose room is really allocated; it has no name any more once it is open, so that nothing is left
- * behind. What fails there fails the view: reads of it give EIO from then on, and guests stop copying for it.
+ * behind. What fails there fails the view: reads of it give EIO from then on, and guests stop copying for it. Where the volume is
+ * encrypted below, the scratch is too, with a key of the view's own that is nowhere else and ends with it.
  */
 #include "block/core/stack.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <gnutls/crypto.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
@@ -27,6 +29,7 @@
 #include "base/text.h"
 #include "block/filter/snap_priv.h"
 #include "os/file.h"
+#include "os/locked.h"
 
 void snap_view_fail(struct snap_view *v)
 {
@@ -118,6 +121,16 @@ static int open_scratch(struct snap_view *v, const char *path, struct error *e)
 	return 0;
 }
 
+static int make_scratch_key(struct snap_view *v, struct error *e)
+{
+	_cleanup_(locked_freep) void *key = locked_new(XTS_KEY_BYTES);
+
+	if (!key || gnutls_rnd(GNUTLS_RND_KEY, key, XTS_KEY_BYTES) < 0 ||
+	    xts_new(key, BLK_SECTOR, blk_stack_queues(v->snap->layer->stack), &v->scratch_key))
+		return error_errno(e, ENOMEM, "a key for the scratch");
+	return 0;
+}
+
 /* ---- the layer that front ends see ---- */
 
 static int view_open(struct blk_layer *l, const struct blk_values *v, struct error *e)
@@ -194,6 +207,7 @@ void snap_view_free(struct snap_view *v)
 	if (v->table)
 		munmap(v->table, v->table_size * sizeof(*v->table));
 	fd_closep(&v->scratch_fd);
+	xts_free(v->scratch_key);
 	pthread_mutex_destroy(&v->lock);
 	free(v);
 }
@@ -266,7 +280,10 @@ int snap_view_begin(struct snap *s, const char *name, const char *path, uint64_t
 	int err = view_new(s, name, scratch_bytes, &v, e);
 	if (err)
 		return err;
-	err = open_scratch(v, path, e);
+	if (s->below->info.encrypted)
+		err = make_scratch_key(v, e);
+	if (!err)
+		err = open_scratch(v, path, e);
 	if (err) {
 		snap_view_free(v);
 		return err;
