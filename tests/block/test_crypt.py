@@ -131,12 +131,11 @@ def test_neither_key_nor_data_is_seen(blockd, tmp_path):
     scratch.touch(mode=0o600)
     kept.hardlink_to(scratch)  # it loses its name when it is opened
     for command in ("info", f"snap begin name=v,scratch={scratch},scratch-size=4M"):
-        said += subprocess.run([program(), "--to", str(control), *command.split()], capture_output=True, check=False).stdout
+        said += subprocess.run([program(), "--to", str(control), *command.split()], stdout=subprocess.PIPE, check=True).stdout
     write(b.uri, MIB, pattern("other", MIB), tmp_path)
     (tmp_path / "data").unlink()
     for command in ("stats", "metrics", "cow status", "snap status", "snap end name=v"):
-        said += subprocess.run([program(), "--to", str(control), *command.split()], capture_output=True, check=False).stdout
-    assert said.count(b'"ok":true') == 7, said
+        said += subprocess.run([program(), "--to", str(control), *command.split()], stdout=subprocess.PIPE, check=True).stdout
     assert b"size_bytes" in said and b"encrypted_bytes" in said and b"mallee_" in said
     said += open(f"/proc/{b.pid}/cmdline", "rb").read() + open(f"/proc/{b.pid}/environ", "rb").read()
     assert b.stop() == 0
