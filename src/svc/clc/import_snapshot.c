@@ -219,8 +219,11 @@ int ec2_import_snapshot(struct ec2_call *call, const struct ec2_import_snapshot_
 	id_new("import-snap", id);
 	t.import_task_id = arena_strdup(call->arena, id);
 	r = import(call, in, &t);
-	if (r == -EEXIST)
+	if (r == -EEXIST) {
+		state_rollback(call->clc->state);
+		call->in_transaction = false;
 		return answer_again(call, &t, out);
+	}
 	if (r >= 0)
 		r = ec2_commit(call);
 	return r < 0 ? r : reply_with(call, &t, out);
