@@ -122,6 +122,23 @@ static bool check_log_level(const char *v)
 	return log_level_parse(v, &level) == 0;
 }
 
+static bool check_ebs_pool(const char *v)
+{
+	if (str_eq(v, "files"))
+		return true;
+	if (!str_prefix(v, "disks:"))
+		return false;
+	for (v += strlen("disks:");; v++) {
+		size_t n = strcspn(v, ",");
+
+		if (!str_prefix(v, "/dev/") || n <= strlen("/dev/") || n > 100)
+			return false;
+		v += n;
+		if (*v == '\0')
+			return true;
+	}
+}
+
 static const struct setting_desc table[SETTING_COUNT] = {
     [SETTING_STATE] =
 	{
@@ -236,6 +253,15 @@ static const struct setting_desc table[SETTING_COUNT] = {
 	    .check = check_log_level,
 	    .accepts = "debug, info, warn or error",
 	    .doc = "Least important event that is logged.",
+	},
+    [SETTING_EBS_POOL] =
+	{
+	    .name = "ebs_pool",
+	    .env = "MALLEE_EBS_POOL",
+	    .fallback = "files",
+	    .check = check_ebs_pool,
+	    .accepts = "files, or disks: and whole block devices, such as disks:/dev/sdb,/dev/sdc",
+	    .doc = "What EBS volumes are made of: files in the state folder, or blank disks, one a volume.",
 	},
 };
 

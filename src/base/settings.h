@@ -26,6 +26,7 @@ enum setting {
 	SETTING_RESERVE_MIB,  /* MALLEE_RESERVE_MIB: host memory that placement leaves alone */
 	SETTING_OVERCOMMIT_CPU, /* MALLEE_CPU_RATIO: vCPUs sold per host CPU */
 	SETTING_LOG_LEVEL,    /* MALLEE_LOG_LEVEL: info */
+	SETTING_EBS_POOL,     /* MALLEE_EBS_POOL: files, or disks:/dev/sdb,/dev/sdc */
 	SETTING_COUNT
 };
 

@@ -79,7 +79,7 @@ static bool has_key(const struct blockd_settings *s)
 static int begin(struct blockd *b, struct error *e)
 {
 	const struct blockd_settings *s = b->settings;
-	struct blk_stack_settings stack = { blk_drivers, s->back, s->filters, s->queues, s->engine };
+	struct blk_stack_settings stack = { s->drivers, s->back, s->filters, s->queues, s->engine };
 	int err = 0;
 
 	if (s->has_user)

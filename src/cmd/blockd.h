@@ -15,6 +15,7 @@ struct blockd_settings {
 	const char *filters[BLOCKD_FILTERS_MAX + 1]; /* NULL-terminated */
 	const char *fronts[BLOCKD_FRONTS_MAX + 1];
 	const char *name, *control;
+	const struct blk_layer_ops *const *drivers;
 	unsigned queues;
 	enum blk_io_engine engine;
 	uid_t started_by; /* may use the control socket, as root may */
@@ -23,6 +24,14 @@ struct blockd_settings {
 	uid_t uid;
 	gid_t gid;
 };
+
+/* A program that serves a volume: main() of mallee-blockd, and of those with other back ends besides. */
+struct blockd_program {
+	const char *name; /* "mallee-blockd" */
+	const struct blk_layer_ops *const *drivers; /* NULL-terminated, as block/drivers.h has them */
+	bool sandbox; /* unless --sandbox says otherwise */
+};
+int blockd_main(const struct blockd_program *program, int argc, char **argv);
 
 /* Serves until SIGTERM or SIGINT: the exit code. 1: could not begin, or the last flush failed (logged). */
 int blockd_run(const struct blockd_settings *s);

@@ -22,7 +22,7 @@
 #define NOT_SET_UP "NotSetUp" /* an error's code */
 
 /* What clean-state forgets; settings, certificates and logs stay. */
-static const char *const data_folders[] = {"clc", "cc", "walrus", "nc", "keys"};
+static const char *const data_folders[] = {"clc", "cc", "walrus", "sc", "nc", "keys"};
 
 static int need_state(const struct settings *s, struct error *e)
 {

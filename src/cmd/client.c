@@ -14,7 +14,7 @@
 #include "wire/rpc.h"
 #include "wire/sigv4.h"
 
-#define PEER_COUNT 4
+#define PEER_COUNT 5
 
 struct client {
 	const struct settings *settings;
@@ -33,6 +33,7 @@ static const struct {
     [PEER_CC] = {TLS_ROLE_CC, PORT_CC},
     [PEER_NC] = {TLS_ROLE_NC, PORT_NC},
     [PEER_WALRUS] = {TLS_ROLE_WALRUS, PORT_WALRUS},
+    [PEER_SC] = {TLS_ROLE_SC, PORT_SC},
 };
 
 static int check_key(const struct settings *s, struct error *e)

@@ -11,6 +11,7 @@
 #include "gen/node.h"
 #include "gen/objects.h"
 #include "gen/shared.h"
+#include "gen/storage.h"
 #include "wire/shape.h"
 
 /* mallee as a client: of the services' messages, with the operator's certificate, and of the EC2
@@ -22,7 +23,7 @@ int client_new(const struct settings *s, struct client **ret, struct error *e);
 void client_free(struct client *c);
 DEFINE_CLEANUP(struct client *, client_free, client_freep)
 
-enum client_peer { PEER_CLC, PEER_CC, PEER_NC, PEER_WALRUS };
+enum client_peer { PEER_CLC, PEER_CC, PEER_NC, PEER_WALRUS, PEER_SC };
 /* One message. *ret_out lives in a; NULL when the action has no output. timeout_ms 0: 10 s. */
 int client_rpc(struct client *c, enum client_peer peer, const struct wire_service *service,
 	       const char *action, const void *in, struct arena *a, void **ret_out, int timeout_ms,

@@ -8,6 +8,7 @@
 #include "base/text.h"
 #include "cmd/client.h"
 #include "cmd/cmd_priv.h"
+#include "cmd/processes.h"
 #include "cmd/service.h"
 #include "cmd/stop.h"
 #include "cmd/up.h"
@@ -28,7 +29,7 @@ bool cloud_runs(const struct settings *s)
 /* Only the node controller can stop guests: where it died, it is started again first. */
 static int need_node(const struct settings *s, struct error *e)
 {
-	const struct service *nc = &services[SERVICE_COUNT - 1];
+	const struct service *nc = service_of(TLS_ROLE_NC);
 	int64_t until_ms = clock_mono_ms() + 20000;
 	int r = supervisor_start(s, e);
 
@@ -119,7 +120,7 @@ static int stop_services(const struct settings *s, struct error *e)
 		usleep(100000);
 	}
 	printf("  services: down\n");
-	return 0;
+	return processes_end(s, e);
 }
 
 int cloud_stop(const struct settings *s, int timeout_s, bool regardless, struct error *e)

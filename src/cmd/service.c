@@ -16,9 +16,20 @@ const struct service services[SERVICE_COUNT] = {
     {"cc", "mallee-cc", "cluster controller: placement", TLS_ROLE_CC, false, PORT_CC, PORT_OPS_CC},
     {"walrus", "mallee-walrus", "object store: the S3 API", TLS_ROLE_WALRUS, false, PORT_WALRUS,
      PORT_OPS_WALRUS},
+    {"sc", "mallee-sc", "storage controller: EBS volumes and snapshots", TLS_ROLE_SC, false, PORT_SC,
+     PORT_OPS_SC},
     {"nc", "mallee-nc", "node controller: the guests of this machine", TLS_ROLE_NC, true, PORT_NC,
      PORT_OPS_NC},
 };
+
+const struct service *service_of(enum tls_role role)
+{
+	const struct service *svc = services;
+
+	while (svc->role != role)
+		svc++;
+	return svc;
+}
 
 pid_t service_pid(const struct settings *s, const struct service *svc)
 {

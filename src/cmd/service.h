@@ -18,11 +18,12 @@ struct service {
 	enum port rpc, ops;
 };
 
-#define SERVICE_COUNT 4
+#define SERVICE_COUNT 5
 extern const struct service services[SERVICE_COUNT];
 
 #define SERVICE_USER "mallee"
 
+const struct service *service_of(enum tls_role role);
 /* The process that runs it, by its pid file; 0: none. */
 pid_t service_pid(const struct settings *s, const struct service *svc);
 pid_t supervisor_pid(const struct settings *s);

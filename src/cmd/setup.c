@@ -25,8 +25,12 @@ static const struct folder {
 } folders[] = {
     {"bin", 0755, false}, {"certs", 0755, false}, {"clc", 0700, true},
     {"cc", 0700, true},	  {"walrus", 0700, true}, {"nc", 0755, false},
-    {"log", 0755, false}, {"run", 0755, false},	  {"keys", 0700, false},
+    {"sc", 0711, true},	  {"log", 0755, false},	  {"run", 0755, false},
+    {"keys", 0700, false},
 };
+
+/* What runs besides the services: what starts them, and what nc and sc start for each volume. */
+static const char *const other_programs[] = {"mallee", "mallee-blockd", "mallee-snapshotd"};
 
 static void new_cloud_id(char out[static 5])
 {
@@ -141,8 +145,9 @@ static int copy_programs(struct settings *s, struct error *e)
 
 	if (str_eq(dir, target))
 		return 0;
-	for (size_t i = 0; i <= SERVICE_COUNT; i++) {
-		const char *name = i < SERVICE_COUNT ? services[i].program : "mallee";
+	for (size_t i = 0; i < SERVICE_COUNT + ARRAY_SIZE(other_programs); i++) {
+		const char *name = i < SERVICE_COUNT ? services[i].program
+						     : other_programs[i - SERVICE_COUNT];
 		_cleanup_(freep) char *from = NULL, *to = settings_path(s, "bin/%s", name);
 		int r;
 
@@ -151,6 +156,31 @@ static int copy_programs(struct settings *s, struct error *e)
 		r = copy_program(from, to);
 		if (r < 0)
 			return error_errno(e, r, "Cannot copy %s to %s", from, to);
+	}
+	return 0;
+}
+
+/* The disks of the volumes' pool belong to who makes volumes of them. Only that is changed, and at each start, since
+ * the device files are made anew with each boot. Those that a guest has at the moment belong to it: they are left. */
+static int give_disks(struct settings *s, uid_t uid, gid_t gid, struct error *e)
+{
+	const char *at = settings_get(s, SETTING_EBS_POOL);
+
+	if (!str_prefix(at, "disks:") || geteuid() != 0)
+		return 0;
+	for (at += strlen("disks:"); *at;) {
+		char path[128];
+		struct stat st;
+		size_t len = strcspn(at, ",");
+
+		snprintf(path, sizeof(path), "%.*s", (int)len, at);
+		at += len + (at[len] == ',');
+		if (lstat(path, &st) < 0)
+			return error_errno(e, errno, "Cannot look at %s, a disk of MALLEE_EBS_POOL", path);
+		if (!S_ISBLK(st.st_mode))
+			return error_set(e, "InvalidSetting", "%s, a disk of MALLEE_EBS_POOL, is no block device (name the device itself, not a link)", path);
+		if (st.st_uid == 0 && (chown(path, uid, gid) < 0 || chmod(path, 0600) < 0))
+			return error_errno(e, errno, "Cannot give %s to its user", path);
 	}
 	return 0;
 }
@@ -192,6 +222,8 @@ int setup_state(struct settings *s, struct error *e)
 
 	if (r == 0)
 		r = make_folders(s, uid, gid, e);
+	if (r == 0)
+		r = give_disks(s, uid, gid, e);
 	if (r == 0)
 		r = copy_programs(s, e);
 	if (r == 0)

@@ -146,6 +146,56 @@ static int print_objects(struct client *c)
 	return 0;
 }
 
+static void print_pool(const struct storage_pool_status *p)
+{
+	const long long gib = 1LL << 30;
+
+	if (p->total_bytes.value > (1LL << 55)) /* nothing is accounted with the fake hypervisor */
+		printf("pool %s of %s: %lld GiB promised\n", p->name, p->kind, (long long)p->used_bytes.value / gib);
+	else
+		printf("pool %s of %s: %lld of %lld GiB promised to volumes, %lld GiB free\n", p->name,
+		       p->kind, (long long)p->used_bytes.value / gib,
+		       (long long)p->total_bytes.value / gib, (long long)p->free_bytes.value / gib);
+}
+
+static int print_scrub(struct client *c, struct arena *a)
+{
+	const struct storage_describe_scrub_response *out;
+	struct error e = {0};
+	void *reply;
+
+	if (client_rpc(c, PEER_SC, &storage_service, "DescribeScrub", NULL, a, &reply, 0, &e) < 0)
+		return 0;
+	out = reply;
+	if (out->corrupt.value)
+		printf("scrub: %lld finding(s); `mallee doctor` lists them\n",
+		       (long long)out->corrupt.value);
+	return out->corrupt.value > 0;
+}
+
+static int print_storage(struct client *c)
+{
+	_cleanup_(arena_freep) struct arena *a = arena_new();
+	const struct storage_get_status_response *out;
+	struct error e = {0};
+	void *reply;
+
+	if (client_rpc(c, PEER_SC, &storage_service, "GetStatus", NULL, a, &reply, 0, &e) < 0) {
+		printf("volumes: %s\n", e.message);
+		return 1;
+	}
+	out = reply;
+	for (size_t i = 0; i < out->pools.count; i++)
+		print_pool(&out->pools.items[i]);
+	printf("volumes: %lld, %lld of them open, %lld filling; snapshots: %lld, %lld pending\n",
+	       (long long)out->volumes.value, (long long)out->open_volumes.value,
+	       (long long)out->filling_volumes.value, (long long)out->snapshots.value,
+	       (long long)out->pending_snapshots.value);
+	if (out->reason)
+		printf("  %s\n", out->reason);
+	return print_scrub(c, a) + (out->reason != NULL);
+}
+
 int cmd_status(int argc, char **argv)
 {
 	_cleanup_(settings_freep) struct settings *s = NULL;
@@ -169,6 +219,7 @@ int cmd_status(int argc, char **argv)
 	wrong += print_nodes(c);
 	wrong += print_cloud(c);
 	wrong += print_objects(c);
+	wrong += print_storage(c);
 	if (wrong)
 		printf("\n%d thing(s) are wrong; `mallee doctor` looks closer.\n", wrong);
 	return wrong ? 1 : 0;

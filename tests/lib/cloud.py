@@ -20,10 +20,10 @@ SOURCE = Path(__file__).resolve().parents[2]
 BUILD = (SOURCE / os.environ.get("MALLEE_BUILD", "build")).resolve()
 
 # Ports as offsets from the port base (src/base/settings.h).
-PORTS = {"api": 0, "s3": 1, "clc": 2, "cc": 3, "nc": 4, "walrus": 5, "metadata": 6,
-         "ops-clc": 10, "ops-cc": 11, "ops-nc": 12, "ops-walrus": 13}
+PORTS = {"api": 0, "s3": 1, "clc": 2, "cc": 3, "nc": 4, "walrus": 5, "metadata": 6, "sc": 7,
+         "ops-clc": 10, "ops-cc": 11, "ops-nc": 12, "ops-walrus": 13, "ops-sc": 14}
 PORT_SPAN = 20
-DAEMONS = ("clc", "cc", "nc", "walrus")
+DAEMONS = ("clc", "cc", "nc", "walrus", "sc")
 
 # In a log: a report of a sanitizer, or the supervisor on a daemon that died of a fault of its own (not of a kill).
 CRASH = re.compile(r"Sanitizer: |runtime error: |signal=(4|5|6|7|8|11|31)\b")

@@ -331,6 +331,7 @@ static void file_free(struct file *f)
 	pthread_mutex_destroy(&f->sync.lock);
 	if (f->zeroes)
 		munmap(f->zeroes, FILE_ZEROES_BYTES);
+	fd_closep(&f->size_fd);
 	fd_closep(&f->fd); /* and the lock with it */
 	free(f->path);
 	free(f);
@@ -343,7 +344,7 @@ static struct file *file_new(const struct blk_values *v)
 
 	if (!f)
 		return NULL;
-	f->fd = -1;
+	f->fd = f->size_fd = -1;
 	file_sync_init(&f->sync);
 	f->path = strdup(blk_values_text(v, "path"));
 	f->zeroes = map_memory(FILE_ZEROES_BYTES, PROT_READ);
@@ -401,6 +402,8 @@ static int file_resize(struct blk_layer *l, uint64_t size_bytes, struct error *e
 			return error_errno(e, err, "%s: its size", f->path);
 		if (there < size_bytes)
 			return error_set(e, "InvalidSize", "%s has %llu bytes: grow the device first", f->path, (unsigned long long)there);
+		if (f->size_fd >= 0 && (ftruncate(f->size_fd, (off_t)size_bytes) || fsync(f->size_fd)))
+			return error_errno(e, errno, "growing the file that has the length of %s", f->path);
 	} else {
 		int err = ftruncate(f->fd, (off_t)size_bytes) ? -errno : 0;
 		if (!err && fdatasync(f->fd)) {
@@ -500,6 +503,7 @@ static const struct blk_option file_options[] = {
 	{ .name = "zeroes", .type = BLK_OPT_CHOICE, .fallback = "auto", .choices = "auto|write|range",
 	  .doc = "write zeroes as data (keeps a preallocated file quick), by range (quick now), auto: write for a file with discard=off" },
 	{ .name = "create", .type = BLK_OPT_BYTES, .max = 1ull << 60, .doc = "make the file with this length when it is not there" },
+	{ .name = "size-of", .type = BLK_OPT_TEXT, .doc = "of a device, use as much as this file is long (it holds nothing); growing makes it longer" },
 	{ .name = "lock-wait", .type = BLK_OPT_MS, .fallback = "30000", .max = 3600000,
 	  .doc = "how long to wait for another process, or a dead one's last I/O, to let go" },
 	{ 0 },

@@ -155,6 +155,14 @@ static int give_size(struct file *f, uint64_t size_bytes, struct error *e)
 	return err ? error_errno(e, err, "making %s", f->path) : 0;
 }
 
+static int open_size(struct file *f, const char *path, struct error *e)
+{
+	if (!f->is_device)
+		return error_set(e, "InvalidOption", "size-of is for devices, and %s is a file: its own length is its size", f->path);
+	f->size_fd = open(path, (f->read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NOCTTY | O_NOFOLLOW);
+	return f->size_fd < 0 ? error_errno(e, errno, "opening %s, which has the length of %s", path, f->path) : 0;
+}
+
 int file_open_locked(struct file *f, const struct blk_values *v, struct error *e)
 {
 	uint64_t create_bytes = blk_values_number(v, "create");
@@ -164,6 +172,8 @@ int file_open_locked(struct file *f, const struct blk_values *v, struct error *e
 	int err = lock_file(f, create_bytes > 0, (int)blk_values_number(v, "lock-wait"), e);
 	if (!err && create_bytes)
 		err = give_size(f, create_bytes, e);
+	if (!err && blk_values_has(v, "size-of"))
+		err = open_size(f, blk_values_text(v, "size-of"), e);
 	return err;
 }
 
@@ -246,6 +256,15 @@ static int probe_device(struct file *f, const struct stat *st, struct blk_info *
 
 	if (file_device_size(f->fd, &info->size_bytes) || ioctl(f->fd, BLKSSZGET, &logical))
 		return error_errno(e, errno, "%s: its size", f->path);
+	if (f->size_fd >= 0) {
+		struct stat length;
+		if (fstat(f->size_fd, &length))
+			return error_errno(e, errno, "%s: the length that it is to have", f->path);
+		if ((uint64_t)length.st_size > info->size_bytes)
+			return error_set(e, "InvalidSize", "%s has %llu bytes, and is to have %llu", f->path,
+					 (unsigned long long)info->size_bytes, (unsigned long long)length.st_size);
+		info->size_bytes = (uint64_t)length.st_size;
+	}
 	if (logical != BLK_SECTOR && logical != BLOCK_MAX)
 		return error_set(e, "Unsupported", "%s has blocks of %d bytes", f->path, logical);
 	info->block_bytes = (uint32_t)logical;

@@ -70,6 +70,7 @@ struct file_discarder {
 struct file {
 	int fd;
 	char *path;
+	int size_fd;             /* the file whose length is a device's; -1: all of it */
 	bool read_only, direct, is_device;
 	bool discard;            /* room may be given back */
 	uint32_t discard_bytes;  /* in these units; 0: DISCARD does nothing */

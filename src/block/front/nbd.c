@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The NBD server as a front end: options, listening, exports, and the ends of connections. All on the main thread. */
 #include <arpa/inet.h>
+#include <dirent.h>
 #include <errno.h>
 #include <netdb.h>
 #include <netinet/in.h>
@@ -29,6 +30,8 @@ static const struct blk_option options[] = {
 	{ .name = "mode", .type = BLK_OPT_CHOICE, .fallback = "0600", .choices = "0600|0660|0666", .doc = "the socket's permissions" },
 	{ .name = "peer-uid", .type = BLK_OPT_TEXT,
 	  .doc = "the user that may connect to the unix socket, beside the server's own and root: a number, or any" },
+	{ .name = "peer-owners", .type = BLK_OPT_TEXT,
+	  .doc = "a folder: who owns a file in it may connect too (links are followed), as it is at that moment" },
 	{ .name = "address", .type = BLK_OPT_TEXT, .doc = "listen on TCP at this address" },
 	{ .name = "port", .type = BLK_OPT_UINT, .fallback = "10809", .max = 65535, .doc = "TCP port; 0: one that is free" },
 	{ .name = "tls", .type = BLK_OPT_CHOICE, .fallback = "off", .choices = "off|on|require", .doc = "offer TLS, or insist on it" },
@@ -161,6 +164,19 @@ static void on_ended(void *ctx, int fd, uint32_t events)
 
 /* ---- listening ---- */
 
+static bool owns_one(const char *folder, uid_t uid)
+{
+	DIR *dir = opendir(folder);
+	bool found = false;
+	struct stat st;
+
+	for (struct dirent *entry; dir && !found && (entry = readdir(dir));)
+		found = entry->d_name[0] != '.' && !fstatat(dirfd(dir), entry->d_name, &st, 0) && st.st_uid == uid;
+	if (dir)
+		closedir(dir);
+	return found;
+}
+
 static bool peer_allowed(struct nbd_server *s, int fd, char *who, size_t size)
 {
 	struct ucred cred;
@@ -169,7 +185,9 @@ static bool peer_allowed(struct nbd_server *s, int fd, char *who, size_t size)
 	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len))
 		return false;
 	snprintf(who, size, "pid %d of uid %u", (int)cred.pid, (unsigned)cred.uid);
-	return s->any_uid || cred.uid == 0 || cred.uid == geteuid() || cred.uid == s->peer_uid;
+	if (s->any_uid || cred.uid == 0 || cred.uid == geteuid() || cred.uid == s->peer_uid)
+		return true;
+	return s->peer_owners && owns_one(s->peer_owners, cred.uid);
 }
 
 static void name_tcp(int fd, char *who, size_t size)
@@ -220,6 +238,8 @@ static int listen_unix(struct nbd_server *s, const struct blk_values *v, struct 
 
 	s->path = strdup(blk_values_text(v, "socket"));
 	s->any_uid = str_eq(uid, "any");
+	if (blk_values_has(v, "peer-owners"))
+		s->peer_owners = strdup(blk_values_text(v, "peer-owners"));
 	if (uid && !s->any_uid && parse_u64(uid, 0, UINT32_MAX - 1, &number))
 		return error_set(e, "InvalidOption", "peer-uid=%s is no user's number", uid);
 	s->peer_uid = (uint32_t)number;
@@ -279,6 +299,7 @@ static void server_free(struct nbd_server *s)
 	tls_context_free(s->tls);
 	pthread_cond_destroy(&s->more_ended);
 	pthread_mutex_destroy(&s->lock);
+	free(s->peer_owners);
 	free(s->path);
 	free(s);
 }
@@ -335,6 +356,8 @@ static int nbd_open(struct blk_front *f, const struct blk_values *v, struct erro
 		server_free(s);
 		return err;
 	}
+	if (s->peer_owners)
+		f->needs |= BLK_NEEDS_FILES;
 	f->state = s;
 	return 0;
 }

@@ -145,6 +145,7 @@ struct nbd_server {
 	char *path;                 /* unix socket; NULL: TCP */
 	bool bound, any_uid, exclusive, read_only; /* bound: path is ours to remove */
 	uint32_t peer_uid;
+	char *peer_owners;              /* folder; NULL: none */
 	unsigned connections_max;
 	uint64_t handshake_ms;
 	int listen_fd, ended_fd;
