@@ -37,6 +37,12 @@ const struct metric_desc clc_metrics[METRIC_COUNT] = {
     [METRIC_OBSERVED] = {"mallee_clc_observations_total",
 			 "Instance observations received from the cluster controller",
 			 METRIC_COUNTER},
+    [METRIC_APPLIED_STORAGE] = {"mallee_clc_storage_specs_applied_total",
+				"Volume and snapshot specifications sent to the storage controller",
+				METRIC_COUNTER},
+    [METRIC_OBSERVED_STORAGE] =
+	{"mallee_clc_storage_observations_total",
+	 "Volume and snapshot observations received from the storage controller", METRIC_COUNTER},
 };
 
 struct api_request {

@@ -18,6 +18,8 @@ enum clc_metric {
 	METRIC_LAUNCHED,
 	METRIC_APPLIED,
 	METRIC_OBSERVED,
+	METRIC_APPLIED_STORAGE,
+	METRIC_OBSERVED_STORAGE,
 	METRIC_COUNT
 };
 extern const struct metric_desc clc_metrics[METRIC_COUNT];

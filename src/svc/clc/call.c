@@ -48,7 +48,9 @@ int ec2_commit(struct ec2_call *call)
 		return r;
 	call->in_transaction = false;
 	if (call->wake_reconciler)
-		reconciler_wake(call->clc->reconciler);
+		reconciler_wake(call->clc->reconciler, RECONCILE_CLUSTER);
+	if (call->wake_storage)
+		reconciler_wake(call->clc->reconciler, RECONCILE_STORAGE);
 	if (call->wake_images)
 		image_worker_wake(call->clc->image_worker);
 	return 0;

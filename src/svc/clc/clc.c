@@ -15,6 +15,7 @@
 #include "svc/clc/clc.h"
 #include "svc/clc/peer.h"
 #include "svc/clc/inventory.h"
+#include "svc/clc/notice.h"
 #include "svc/clc/reconcile.h"
 #include "wire/http_server.h"
 #include "wire/ops.h"
@@ -156,10 +157,13 @@ int clc_start(const struct settings *s, struct clc **ret, struct error *e)
 		r = open_peers(c, e);
 	if (r >= 0)
 		r = inventory_load(c, &c->inventory, e);
-	if (r >= 0)
-		r = reconciler_start(c, &c->reconciler, e);
+	/* Its threads wake the image worker, which wakes it. */
+	c->reconciler = reconciler_new(c);
+	c->storage_notice = notice_new();
 	if (r >= 0)
 		r = image_worker_start(c, &c->image_worker, e);
+	if (r >= 0)
+		r = reconciler_start(c->reconciler, e);
 	if (r >= 0)
 		r = listen_all(c, e);
 	if (r < 0) {
@@ -183,13 +187,16 @@ void clc_stop(struct clc *c)
 	if (!c)
 		return;
 	assert(c->magic == CLC_MAGIC);
+	notice_close(c->storage_notice);
 	stop_server(c->api_gateway);
 	stop_server(c->api);
 	stop_server(c->ops);
 	if (c->rpc)
 		rpc_server_stop(c->rpc);
-	image_worker_stop(c->image_worker);
 	reconciler_stop(c->reconciler);
+	image_worker_stop(c->image_worker);
+	reconciler_free(c->reconciler);
+	notice_free(c->storage_notice);
 	peer_free(c->cluster);
 	peer_free(c->storage);
 	inventory_free(c->inventory);

@@ -37,6 +37,7 @@
  *all that it can, then asks ec2_dry_run_point(), then does it, then opens the transaction. A
  *handler that only reads calls none of these.
  */
+struct notice;
 struct peer;
 struct inventory;
 struct reconciler;
@@ -65,6 +66,7 @@ struct clc {
 	struct peer *storage;	     /* and to the storage controller */
 	struct inventory *inventory; /* live instances: addresses, counts */
 	struct reconciler *reconciler;
+	struct notice *storage_notice; /* records were changed by what the storage reported */
 	struct image_worker *image_worker;
 	struct http_server *api, *api_gateway, *ops;
 	struct rpc_server *rpc;

@@ -12,6 +12,7 @@
 #include "svc/clc/instances.h"
 #include "svc/clc/inventory.h"
 #include "svc/clc/reconcile.h"
+#include "svc/clc/volumes.h"
 
 enum { BATCH = 100, SLACK_MS = 5000, EPOCH_LEN = 128 };
 
@@ -195,8 +196,14 @@ static int observe_one(struct observer *o, struct arena *a,
 	r = release_image(o, a, seen, i, e);
 	if (r < 0)
 		return r;
-	if (!take(a, seen, i, clock_unix_ms()))
-		return 0;
+	bool changed = take(a, seen, i, clock_unix_ms()), devices_ended = false;
+	r = devices_observe(o->clc, a, seen, i, &changed, &devices_ended, e);
+	if (r < 0 || !changed)
+		return r;
+	if (devices_ended) {
+		i->generation = WIRE_INT_OF(i->generation.value + 1);
+		f->other_side = true;
+	}
 	ret->to = instance_state_of(i);
 	ret->rec = i;
 	return record_put(o->clc, KIND_INSTANCE, i->account_id, i->instance_id, NULL, i, e);

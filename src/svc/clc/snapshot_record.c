@@ -33,9 +33,9 @@ int snapshot_put(struct ec2_call *call, struct records_snapshot *s, bool spec_ch
 	return snapshot_store(call->clc, s, spec_changed, &call->error);
 }
 
-int ec2_snapshot_get(struct ec2_call *call, const char *id, bool own, struct records_snapshot **ret)
+/* NULL when there is none, or none any more. */
+static int find(struct ec2_call *call, const char *id, struct records_snapshot **ret)
 {
-	struct records_snapshot *s;
 	struct record rec;
 	int r = ec2_check_id(call, KIND_SNAPSHOT, id);
 
@@ -44,14 +44,43 @@ int ec2_snapshot_get(struct ec2_call *call, const char *id, bool own, struct rec
 	r = record_get(call->clc, call->arena, KIND_SNAPSHOT, id, &rec, &call->error);
 	if (r < 0 && r != -ENOENT)
 		return r;
-	s = r == 0 ? rec.value : NULL;
+	*ret = r == 0 ? rec.value : NULL;
+	if (*ret && snapshot_state_of(*ret) == SNAPSHOT_DELETED)
+		*ret = NULL;
+	return 0;
+}
+
+static int not_found(struct ec2_call *call, const char *id)
+{
+	return ec2_error(call, "InvalidSnapshot.NotFound", "The snapshot '%s' does not exist.", id);
+}
+
+int ec2_snapshot_get(struct ec2_call *call, const char *id, bool own, struct records_snapshot **ret)
+{
+	struct records_snapshot *s = NULL;
+	int r = find(call, id, &s);
+
+	if (r < 0)
+		return r;
 	if (!s || !snapshot_visible(s, call->account_id))
-		return ec2_error(call, "InvalidSnapshot.NotFound",
-				 "The snapshot '%s' does not exist.", id);
+		return not_found(call, id);
 	if (own && !str_eq(s->account_id, call->account_id))
 		return ec2_error(call, "UnauthorizedOperation",
 				 "You are not authorized to perform this operation on snapshot '%s'.",
 				 id);
+	*ret = s;
+	return 0;
+}
+
+int ec2_snapshot_of_image(struct ec2_call *call, const char *id, struct records_snapshot **ret)
+{
+	struct records_snapshot *s = NULL;
+	int r = find(call, id, &s);
+
+	if (r < 0)
+		return r;
+	if (!s)
+		return not_found(call, id);
 	*ret = s;
 	return 0;
 }

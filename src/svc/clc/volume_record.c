@@ -45,6 +45,39 @@ void volume_let_go(struct records_volume *v, bool delete, int64_t now_ms)
 		volume_enter(v, VOLUME_DELETING, now_ms);
 }
 
+bool volume_is_modifying(const struct records_volume *v)
+{
+	return v->modification && str_eq(v->modification->state, MODIFICATION_MODIFYING);
+}
+
+struct volume_shape volume_wanted_shape(const struct records_volume *v)
+{
+	const struct records_volume_modification *m = v->modification;
+
+	if (volume_is_modifying(v))
+		return (struct volume_shape){.type = m->target_volume_type,
+					     .size_gib = m->target_size_gib.value,
+					     .iops = m->target_iops.value,
+					     .mib_per_s = m->target_throughput.value};
+	return (struct volume_shape){.type = v->volume_type,
+				     .size_gib = v->size_gib.value,
+				     .iops = v->iops.value,
+				     .mib_per_s = v->throughput.value};
+}
+
+void volume_modified(struct records_volume *v, int64_t now_ms)
+{
+	struct records_volume_modification *m = v->modification;
+
+	v->volume_type = m->target_volume_type;
+	v->size_gib = m->target_size_gib;
+	v->iops = m->target_iops;
+	v->throughput = m->target_throughput;
+	m->state = MODIFICATION_COMPLETED;
+	m->status_message = NULL;
+	m->end_time = WIRE_TIME_OF(now_ms);
+}
+
 static int check_room(struct ec2_call *call)
 {
 	int64_t count;
@@ -55,23 +88,6 @@ static int check_room(struct ec2_call *call)
 		return ec2_error(call, "VolumeLimitExceeded",
 				 "This account has its limit of %d volumes",
 				 LIMIT_VOLUMES_PER_ACCOUNT);
-	return r;
-}
-
-/* Whoever may launch an image may have volumes of its snapshots. */
-static int get_snapshot(struct ec2_call *call, const struct volume_wish *w,
-			struct records_snapshot **ret)
-{
-	struct record rec;
-
-	if (!w->of_image)
-		return ec2_snapshot_get(call, w->snapshot_id, false, ret);
-	int r = record_get(call->clc, call->arena, KIND_SNAPSHOT, w->snapshot_id, &rec, &call->error);
-	if (r == -ENOENT)
-		return ec2_error(call, "InvalidSnapshot.NotFound",
-				 "The snapshot '%s' does not exist.", w->snapshot_id);
-	if (r >= 0)
-		*ret = rec.value;
 	return r;
 }
 
@@ -89,7 +105,8 @@ static int plan_size(struct ec2_call *call, const struct volume_wish *w, int64_t
 		*ret_gib = w->size_gib;
 		return 0;
 	}
-	int r = get_snapshot(call, w, &s);
+	int r = w->of_image ? ec2_snapshot_of_image(call, w->snapshot_id, &s)
+			    : ec2_snapshot_get(call, w->snapshot_id, false, &s);
 	if (r < 0)
 		return r;
 	if (snapshot_next(snapshot_state_of(s), SNAPSHOT_ASK_USE, &unused) == EBS_REFUSES)

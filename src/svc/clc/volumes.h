@@ -35,7 +35,8 @@ struct volume_wish {
 	const char *snapshot_id;
 	int64_t size_gib, iops, mib_per_s;
 	bool encrypted;
-	bool of_image; /* the snapshot is one of an image that the caller may launch: it need not be the caller's to use */
+	bool of_image; /* the snapshot is one of an image that the caller may launch: it need not
+			  be the caller's to use */
 };
 /* A record in state creating, checked (types' limits, snapshot visible and completed, the account's
  * room) and not stored yet; in the call's arena. UnknownVolumeType, InvalidParameterValue,
@@ -52,6 +53,19 @@ enum volume_state volume_state_of(const struct records_volume *v);
 void volume_enter(struct records_volume *v, enum volume_state s, int64_t now_ms);
 /* Its last attachment has ended: the volume is available again, or, with `delete`, is to go. */
 void volume_let_go(struct records_volume *v, bool delete, int64_t now_ms);
+
+/* Size and performance: as they are, or as a modification that is under way wants them. 0: not
+ * shown of this type. */
+struct volume_shape {
+	const char *type;
+	int64_t size_gib, iops, mib_per_s;
+};
+struct volume_shape volume_wanted_shape(const struct records_volume *v);
+#define MODIFICATION_MODIFYING "modifying"
+#define MODIFICATION_COMPLETED "completed"
+bool volume_is_modifying(const struct records_volume *v);
+/* The storage controller has done it. */
+void volume_modified(struct records_volume *v, int64_t now_ms);
 
 /* ---- attachments (attachment.c) ---- */
 
@@ -95,6 +109,8 @@ int snapshot_store(struct clc *c, struct records_snapshot *s, bool spec_changed,
  * such a one is UnauthorizedOperation). */
 int ec2_snapshot_get(struct ec2_call *call, const char *id, bool own,
 		     struct records_snapshot **ret);
+/* One of an image that the caller may launch: whoever it belongs to. */
+int ec2_snapshot_of_image(struct ec2_call *call, const char *id, struct records_snapshot **ret);
 enum snapshot_state snapshot_state_of(const struct records_snapshot *s);
 /* Whether an account may make volumes of it: its own, public, or shared with it; not once deleted.
  */
