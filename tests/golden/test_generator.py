@@ -82,7 +82,7 @@ def edited(tmp_path, name, edit):
     (lambda o: o["serves"]["StartInstancesRequest"].append("Frob"), "serves StartInstancesRequest.Frob"),
     (lambda o: o["serves"].update(Frob="*"), "serves Frob, which no served action reads"),
     (lambda o: o["serves"].update(StartInstancesRequest=[]), "is required and must be served"),
-    (lambda o: o["rules"].update(AttachVolume=[]), "rules for AttachVolume, which is not served"),
+    (lambda o: o["rules"].update(BundleInstance=[]), "rules for BundleInstance, which is not served"),
     (lambda o: o["rules"].update(StartInstances=[{"kind": "id", "members": ["Frob"], "prefix": "i"}]),
      "no served member Frob"),
     (lambda o: o.update(roots={"Frob": "x"}), "roots of Frob"),

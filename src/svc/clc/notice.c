@@ -65,6 +65,14 @@ void notice_close(struct notice *n)
 	wake_all(n, true);
 }
 
+bool notice_closed(struct notice *n)
+{
+	pthread_mutex_lock(&n->lock);
+	bool closed = n->closed;
+	pthread_mutex_unlock(&n->lock);
+	return closed;
+}
+
 bool notice_wait(struct notice *n, uint64_t seen, int timeout_ms)
 {
 	struct timespec until;

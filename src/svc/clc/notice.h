@@ -17,6 +17,7 @@ uint64_t notice_count(struct notice *n);
 void notice_post(struct notice *n); /* NULL is fine */
 /* Whoever waits, and will, is woken at once: the service stops. NULL is fine. */
 void notice_close(struct notice *n);
+bool notice_closed(struct notice *n);
 /* Until the count is not `seen`; false when that took timeout_ms, or it is closed. */
 bool notice_wait(struct notice *n, uint64_t seen, int timeout_ms);
 

@@ -90,6 +90,14 @@ enum attachment_state attachment_state_of(const struct records_instance_block_de
 /* Drop it from the record; pointers to other devices of the instance are void. */
 void device_remove(struct records_instance *i, const char *volume_id);
 
+/* As replies show them (volume_reply.c). i: the instance that has it, or NULL. */
+struct ec2_volume_attachment attachment_to_reply(const struct records_instance *i,
+						 const struct records_instance_block_device *d);
+struct ec2_volume volume_to_reply(struct arena *a, const struct records_volume *v,
+				  const struct records_instance *i, struct ec2_tag_list tags);
+struct ec2_volume_modification *modification_to_reply(struct arena *a,
+						      const struct records_volume *v);
+
 /* ---- snapshots (snapshot_record.c) ---- */
 
 /* A new snapshot of a volume (or import, or copy), pending and not stored. */
@@ -117,5 +125,7 @@ enum snapshot_state snapshot_state_of(const struct records_snapshot *s);
 bool snapshot_visible(const struct records_snapshot *s, const char *account_id);
 /* Ask for its end within a transaction: hidden from now on, its tags forgotten. */
 int snapshot_drop(struct ec2_call *call, struct records_snapshot *s);
+struct ec2_snapshot snapshot_to_reply(struct arena *a, const struct records_snapshot *s,
+				      struct ec2_tag_list tags);
 
 #endif
