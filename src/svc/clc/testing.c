@@ -117,6 +117,80 @@ static int fake_transport(void *ctx, const char *action, const void *in, struct 
 	return out ? 0 : -EREMOTEIO;
 }
 
+/* ---- the storage controller ---- */
+
+static void *fake_apply_storage(struct fake_storage *f,
+				const struct storage_apply_storage_request *in, struct arena *a)
+{
+	const struct storage_apply_storage_request *copy =
+	    wire_copy(f->arena, &storage_shape_apply_storage_request, in);
+	struct storage_apply_storage_response *out =
+	    arena_new_struct(a, struct storage_apply_storage_response);
+
+	f->applied++;
+	f->full_applied += in->full.set && in->full.value;
+	f->volume_count = copy->volumes.count;
+	f->volumes = copy->volumes.items;
+	f->snapshot_count = copy->snapshots.count;
+	f->snapshots = copy->snapshots.items;
+	out->epoch = f->epoch;
+	return out;
+}
+
+static void *fake_describe_storage(struct fake_storage *f,
+				   const struct storage_describe_storage_request *in,
+				   struct arena *a)
+{
+	struct storage_describe_storage_response *out =
+	    arena_new_struct(a, struct storage_describe_storage_response);
+	bool full = !str_eq(in->epoch, f->epoch);
+
+	out->epoch = f->epoch;
+	out->revision = WIRE_INT_OF(f->revision);
+	out->full = WIRE_BOOL_OF(full);
+	out->volumes.set = out->snapshots.set = true;
+	out->volumes.items = arena_new_array(a, struct storage_volume_observed, FAKE_MAX);
+	out->snapshots.items = arena_new_array(a, struct storage_snapshot_observed, FAKE_MAX);
+	for (size_t i = 0; i < f->seen_volume_count; i++)
+		if (full || f->seen_volumes[i].revision.value > in->since_revision.value)
+			out->volumes.items[out->volumes.count++] = f->seen_volumes[i];
+	for (size_t i = 0; i < f->seen_snapshot_count; i++)
+		if (full || f->seen_snapshots[i].revision.value > in->since_revision.value)
+			out->snapshots.items[out->snapshots.count++] = f->seen_snapshots[i];
+	return out;
+}
+
+static void *fake_forget_storage(struct fake_storage *f,
+				 const struct storage_forget_storage_request *in, struct arena *a)
+{
+	const struct wire_string_list *lists[] = {&in->volume_ids, &in->snapshot_ids};
+
+	for (size_t n = 0; n < ARRAY_SIZE(lists); n++)
+		for (size_t i = 0; i < lists[n]->count && f->forgotten_count < FAKE_MAX; i++)
+			snprintf(f->forgotten[f->forgotten_count++], ID_LEN, "%s",
+				 lists[n]->items[i]);
+	return arena_alloc(a, 1);
+}
+
+static int storage_transport(void *ctx, const char *action, const void *in, struct arena *a,
+			     void **ret_out, int timeout_ms, struct error *e)
+{
+	struct fake_storage *f = ctx;
+
+	assert_true(timeout_ms > 0);
+	if (f->fail)
+		return error_set(e, f->fail, "as the test wants it");
+	if (str_eq(action, "ApplyStorage"))
+		*ret_out = fake_apply_storage(f, in, a);
+	else if (str_eq(action, "DescribeStorage"))
+		*ret_out = fake_describe_storage(f, in, a);
+	else if (str_eq(action, "ForgetStorage"))
+		*ret_out = fake_forget_storage(f, in, a);
+	else
+		fail_msg("unexpected message %s", action);
+	return 0;
+}
+
 /* ---- the fixture ---- */
 
 struct fixture *fixture_new(void)
@@ -135,6 +209,7 @@ struct fixture *fixture_new(void)
 	f->arena = arena_new();
 	f->cluster = (struct fake_cluster){
 	    .epoch = "e1", .capacity = FAKE_MAX, .revision = 1, .arena = f->arena};
+	f->storage = (struct fake_storage){.epoch = "s1", .revision = 1, .arena = f->arena};
 	struct clc *c = &f->clc;
 	c->settings = f->settings;
 	c->region = settings_get(f->settings, SETTING_REGION);
@@ -152,6 +227,7 @@ struct fixture *fixture_new(void)
 	assert_int_equal(account_ensure_default(c, &e), 0);
 	assert_int_equal(account_by_name(c, f->arena, DEFAULT_ACCOUNT, &f->account, &e), 0);
 	c->cluster = peer_new_with(fake_transport, &f->cluster);
+	c->storage = peer_new_with(storage_transport, &f->storage);
 	assert_int_equal(inventory_load(c, &c->inventory, &e), 0);
 	return f;
 }
@@ -159,6 +235,7 @@ struct fixture *fixture_new(void)
 void fixture_free(struct fixture *f)
 {
 	peer_free(f->clc.cluster);
+	peer_free(f->clc.storage);
 	inventory_free(f->clc.inventory);
 	state_close(f->clc.state);
 	metrics_free(f->clc.metrics);
@@ -344,11 +421,104 @@ void fixture_report(struct fixture *f, const char *id, const char *state)
 	assert_true(i < FAKE_MAX);
 	if (i == c->observed_count)
 		c->observed_count++;
+	const struct shared_block_device_observed_list devices = c->observed[i].block_devices;
 	c->observed[i] = (struct shared_instance_observed){
 	    .instance_id = arena_strdup(f->arena, id),
 	    .node_id = "n1",
 	    .generation = rec ? rec->generation : WIRE_INT_OF(1),
 	    .state = state,
 	    .revision = WIRE_INT_OF(++c->revision),
+	    .block_devices = devices,
 	};
+}
+
+void fixture_report_device(struct fixture *f, const char *id, const char *volume_id,
+			   const char *state)
+{
+	struct fake_cluster *c = &f->cluster;
+	struct records_instance *rec = fixture_instance(f, id);
+	const struct records_instance_block_device *d = device_of_volume(rec, volume_id);
+	size_t i = 0, n = 0;
+
+	while (i < c->observed_count && !str_eq(c->observed[i].instance_id, id))
+		i++;
+	assert_true(i < c->observed_count);
+	struct shared_block_device_observed_list *l = &c->observed[i].block_devices;
+	if (!l->items)
+		l->items = arena_new_array(f->arena, struct shared_block_device_observed, FAKE_MAX);
+	while (n < l->count && !str_eq(l->items[n].volume_id, volume_id))
+		n++;
+	if (state) {
+		l->count = MAX_OF(l->count, n + 1);
+		l->items[n] = (struct shared_block_device_observed){
+		    .volume_id = arena_strdup(f->arena, volume_id),
+		    .generation = d ? d->generation : WIRE_INT_OF(1),
+		    .state = state,
+		};
+	} else if (n < l->count) {
+		l->items[n] = l->items[--l->count];
+	}
+	c->observed[i].revision = WIRE_INT_OF(++c->revision);
+}
+
+static void *find_record(struct fixture *f, enum clc_kind kind, const char *id)
+{
+	struct error e = {0};
+	struct record r;
+	int n = record_get(&f->clc, f->arena, kind, id, &r, &e);
+
+	assert_true(n == 0 || n == -ENOENT);
+	return n == 0 ? r.value : NULL;
+}
+
+struct records_volume *fixture_volume(struct fixture *f, const char *id)
+{
+	return find_record(f, KIND_VOLUME, id);
+}
+
+struct records_snapshot *fixture_snapshot(struct fixture *f, const char *id)
+{
+	return find_record(f, KIND_SNAPSHOT, id);
+}
+
+struct storage_volume_observed *fixture_report_volume(struct fixture *f, const char *id,
+						      const char *state)
+{
+	struct fake_storage *s = &f->storage;
+	const struct records_volume *v = fixture_volume(f, id);
+	size_t i = 0;
+
+	while (i < s->seen_volume_count && !str_eq(s->seen_volumes[i].volume_id, id))
+		i++;
+	assert_true(i < FAKE_MAX);
+	s->seen_volume_count = MAX_OF(s->seen_volume_count, i + 1);
+	s->seen_volumes[i] = (struct storage_volume_observed){
+	    .volume_id = arena_strdup(f->arena, id),
+	    .generation = v ? v->generation : WIRE_INT_OF(1),
+	    .state = state,
+	    .size_bytes = WIRE_INT_OF(v ? volume_wanted_shape(v).size_gib << 30 : 0),
+	    .limits = WIRE_BOOL_OF(true),
+	    .revision = WIRE_INT_OF(++s->revision),
+	};
+	return &s->seen_volumes[i];
+}
+
+struct storage_snapshot_observed *fixture_report_snapshot(struct fixture *f, const char *id,
+							  const char *state)
+{
+	struct fake_storage *s = &f->storage;
+	const struct records_snapshot *rec = fixture_snapshot(f, id);
+	size_t i = 0;
+
+	while (i < s->seen_snapshot_count && !str_eq(s->seen_snapshots[i].snapshot_id, id))
+		i++;
+	assert_true(i < FAKE_MAX);
+	s->seen_snapshot_count = MAX_OF(s->seen_snapshot_count, i + 1);
+	s->seen_snapshots[i] = (struct storage_snapshot_observed){
+	    .snapshot_id = arena_strdup(f->arena, id),
+	    .generation = rec ? rec->generation : WIRE_INT_OF(1),
+	    .state = state,
+	    .revision = WIRE_INT_OF(++s->revision),
+	};
+	return &s->seen_snapshots[i];
 }

@@ -6,6 +6,7 @@
 
 #include "base/buf.h"
 #include "base/id.h"
+#include "gen/storage.h"
 #include "svc/clc/accounts.h"
 #include "svc/clc/clc_priv.h"
 
@@ -30,11 +31,30 @@ struct fake_cluster {
 	struct arena *arena;
 };
 
+/* The same of a storage controller. */
+struct fake_storage {
+	const char *epoch;
+	const char *fail; /* error code that every message gets; NULL: none */
+	/* what it was told */
+	size_t applied, full_applied, forgotten_count;
+	size_t volume_count, snapshot_count; /* of the last ApplyStorage, deep copies in arena */
+	struct storage_volume_spec *volumes;
+	struct storage_snapshot_spec *snapshots;
+	char forgotten[FAKE_MAX][ID_LEN];
+	/* what it reports */
+	struct storage_volume_observed seen_volumes[FAKE_MAX];
+	struct storage_snapshot_observed seen_snapshots[FAKE_MAX];
+	size_t seen_volume_count, seen_snapshot_count;
+	int64_t revision;
+	struct arena *arena;
+};
+
 struct fixture {
 	char *folder;
 	struct settings *settings;
 	struct clc clc;
 	struct fake_cluster cluster;
+	struct fake_storage storage;
 	struct arena *arena;
 	struct account account; /* default */
 };
@@ -63,6 +83,18 @@ struct records_volume *fixture_get_volume(struct fixture *f, const char *id);
 struct records_instance *fixture_instance(struct fixture *f, const char *id);
 /* The cluster reports this state of an instance from now on. */
 void fixture_report(struct fixture *f, const char *id, const char *state);
+/* It also reports this state of one volume of it, or no volume any more (state NULL). */
+void fixture_report_device(struct fixture *f, const char *id, const char *volume_id,
+			   const char *state);
+/* The records of a volume and a snapshot, in f->arena; NULL when there is none. */
+struct records_volume *fixture_volume(struct fixture *f, const char *id);
+struct records_snapshot *fixture_snapshot(struct fixture *f, const char *id);
+/* The storage reports this state of it from now on, as its record wants it to be; what it returns
+ * may be changed. */
+struct storage_volume_observed *fixture_report_volume(struct fixture *f, const char *id,
+						      const char *state);
+struct storage_snapshot_observed *fixture_report_snapshot(struct fixture *f, const char *id,
+							  const char *state);
 /* All the text between <name> and </name> of its n-th occurrence; NULL when there is none. */
 const char *fixture_element(struct fixture *f, const char *xml, const char *name, size_t n);
 
