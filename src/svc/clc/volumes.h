@@ -90,6 +90,13 @@ enum attachment_state attachment_state_of(const struct records_instance_block_de
 /* Drop it from the record; pointers to other devices of the instance are void. */
 void device_remove(struct records_instance *i, const char *volume_id);
 
+/* What a node reports of an instance's devices, within the observer's transaction
+ * (observe_devices.c). *ret_changed: the instance's record is to be written; *ret_ended: an
+ * attachment has ended, which is no longer wanted of the node, nor of the storage controller. */
+int devices_observe(struct clc *c, struct arena *a, const struct shared_instance_observed *seen,
+		    struct records_instance *i, bool *ret_changed, bool *ret_ended,
+		    struct error *e);
+
 /* As replies show them (volume_reply.c). i: the instance that has it, or NULL. */
 struct ec2_volume_attachment attachment_to_reply(const struct records_instance *i,
 						 const struct records_instance_block_device *d);
