@@ -34,12 +34,18 @@ static const char *call(struct fixture *f, const char *query, struct buf *reply)
  * pair's name. The table is checked to be complete.
  */
 static const char *const dry_runs[] = {
+    "AttachVolume&VolumeId=%v&InstanceId=%i&Device=%2Fdev%2Fsdk",
     "CopyImage&SourceImageId=%b&SourceRegion=us-east-1&Name=copy",
+    "CopySnapshot&SourceRegion=us-east-1&SourceSnapshotId=%s",
     "CreateImage&InstanceId=%e&Name=made",
     "CreateKeyPair&KeyName=new",
+    "CreateSnapshot&VolumeId=%v",
     "CreateTags&ResourceId.1=%i&Tag.1.Key=a&Tag.1.Value=b",
+    "CreateVolume&AvailabilityZone=us-east-1a&Size=1",
     "DeleteKeyPair&KeyName=%k",
+    "DeleteSnapshot&SnapshotId=%s",
     "DeleteTags&ResourceId.1=%i",
+    "DeleteVolume&VolumeId=%v",
     "DeregisterImage&ImageId=%a",
     "DescribeAccountAttributes",
     "DescribeAvailabilityZones",
@@ -52,9 +58,16 @@ static const char *const dry_runs[] = {
     "DescribeInstances",
     "DescribeKeyPairs",
     "DescribeRegions",
+    "DescribeSnapshotAttribute&SnapshotId=%s&Attribute=createVolumePermission",
+    "DescribeSnapshots",
     "DescribeSubnets",
     "DescribeTags",
+    "DescribeVolumeAttribute&VolumeId=%v&Attribute=autoEnableIO",
+    "DescribeVolumeStatus",
+    "DescribeVolumes",
+    "DescribeVolumesModifications",
     "DescribeVpcs",
+    "DetachVolume&VolumeId=%x",
     "GetConsoleOutput&InstanceId=%i",
     "ImportKeyPair&KeyName=other&PublicKeyMaterial="
     "c3NoLWVkMjU1MTkgQUFBQUMzTnphQzFsWkRJMU5URTVBQUFBSUJERVZoOVJLbWZHYjV3ZzFneFZ6SDJzN0F2NEo0Yk5"
@@ -63,9 +76,13 @@ static const char *const dry_runs[] = {
     "ModifyImageAttribute&ImageId=%a&Description.Value=new",
     "ModifyInstanceAttribute&InstanceId=%i&DisableApiTermination.Value=true",
     "ModifyInstanceMetadataOptions&InstanceId=%i&HttpTokens=required",
+    "ModifySnapshotAttribute&SnapshotId=%s&CreateVolumePermission.Add.1.Group=all",
+    "ModifyVolume&VolumeId=%v&Size=2",
+    "ModifyVolumeAttribute&VolumeId=%v&AutoEnableIO.Value=true",
     "RebootInstances&InstanceId.1=%i",
     "RegisterImage&Name=other&ImageLocation=images%2Ftiny.raw",
     "ResetImageAttribute&ImageId=%a&Attribute=launchPermission",
+    "ResetSnapshotAttribute&SnapshotId=%s&Attribute=createVolumePermission",
     "RunInstances&ImageId=%a&InstanceType=t2.nano&MinCount=1&MaxCount=1&ClientToken=dry&KeyName=%k",
     "StartInstances&InstanceId.1=%i",
     "StopInstances&InstanceId.1=%e",
@@ -109,12 +126,16 @@ static void dry_run_changes_nothing(void **state)
 	const char *id, *image = fixture_image(f, &f->account, 1 << 20);
 	struct error e = {0};
 
-	const struct word words[] = {
-	    {'e', fixture_run_ebs(f, "")}, {'b', fixture_ebs_image(f, &f->account, 1)}, {0, NULL}};
 	fixture_run(f, 1, "", &id);
 	struct records_instance *rec = fixture_instance(f, id);
 	rec->state = "running";
 	record_put(&f->clc, KIND_INSTANCE, rec->account_id, id, NULL, rec, &e);
+	const struct word words[] = {{'e', fixture_run_ebs(f, "")},
+				     {'b', fixture_ebs_image(f, &f->account, 1)},
+				     {'v', fixture_volume(f, 1)},
+				     {'x', fixture_volume_of(f, id, "/dev/sdf")},
+				     {'s', fixture_snapshot(f, &f->account, 1)},
+				     {0, NULL}};
 	assert_string_equal(call(f, "Action=CreateKeyPair&KeyName=key&KeyType=ed25519", &reply),
 			    "");
 	size_t addresses = inventory_free_addresses(f->clc.inventory);

@@ -461,31 +461,39 @@ void fixture_report_device(struct fixture *f, const char *id, const char *volume
 	c->observed[i].revision = WIRE_INT_OF(++c->revision);
 }
 
-static void *find_record(struct fixture *f, enum clc_kind kind, const char *id)
+const char *fixture_volume(struct fixture *f, int64_t gib)
 {
+	_cleanup_(buf_done) struct buf reply = BUF_INIT;
+	const char *query = arena_printf(
+	    f->arena, "Action=CreateVolume&AvailabilityZone=%s&Size=%lld", f->clc.zone,
+	    (long long)gib);
 	struct error e = {0};
-	struct record r;
-	int n = record_get(&f->clc, f->arena, kind, id, &r, &e);
 
-	assert_true(n == 0 || n == -ENOENT);
-	return n == 0 ? r.value : NULL;
+	assert_string_equal(fixture_call(f, &f->account, query, &reply), "");
+	struct records_volume *v =
+	    fixture_get_volume(f, fixture_element(f, reply.data, "volumeId", 0));
+	volume_enter(v, VOLUME_AVAILABLE, clock_unix_ms());
+	assert_int_equal(volume_store(&f->clc, v, false, &e), 0);
+	return v->volume_id;
 }
 
-struct records_volume *fixture_volume(struct fixture *f, const char *id)
+const char *fixture_volume_of(struct fixture *f, const char *instance_id, const char *device)
 {
-	return find_record(f, KIND_VOLUME, id);
-}
+	_cleanup_(buf_done) struct buf reply = BUF_INIT;
+	const char *id = fixture_volume(f, 1);
+	const char *query =
+	    arena_printf(f->arena, "Action=AttachVolume&VolumeId=%s&InstanceId=%s&Device=%s", id,
+			 instance_id, device);
 
-struct records_snapshot *fixture_snapshot(struct fixture *f, const char *id)
-{
-	return find_record(f, KIND_SNAPSHOT, id);
+	assert_string_equal(fixture_call(f, &f->account, query, &reply), "");
+	return id;
 }
 
 struct storage_volume_observed *fixture_report_volume(struct fixture *f, const char *id,
 						      const char *state)
 {
 	struct fake_storage *s = &f->storage;
-	const struct records_volume *v = fixture_volume(f, id);
+	const struct records_volume *v = fixture_get_volume(f, id);
 	size_t i = 0;
 
 	while (i < s->seen_volume_count && !str_eq(s->seen_volumes[i].volume_id, id))
@@ -507,7 +515,7 @@ struct storage_snapshot_observed *fixture_report_snapshot(struct fixture *f, con
 							  const char *state)
 {
 	struct fake_storage *s = &f->storage;
-	const struct records_snapshot *rec = fixture_snapshot(f, id);
+	const struct records_snapshot *rec = fixture_get_snapshot(f, id);
 	size_t i = 0;
 
 	while (i < s->seen_snapshot_count && !str_eq(s->seen_snapshots[i].snapshot_id, id))

@@ -71,6 +71,9 @@ const char *fixture_image(struct fixture *f, const struct account *owner, int64_
 /* A completed snapshot of the account, and an available image whose root, /dev/sda1, is made of one: of so many GiB. */
 const char *fixture_snapshot(struct fixture *f, const struct account *owner, int64_t gib);
 const char *fixture_ebs_image(struct fixture *f, const struct account *owner, int64_t gib);
+/* A volume of the default account, available; and one that AttachVolume gave to an instance. */
+const char *fixture_volume(struct fixture *f, int64_t gib);
+const char *fixture_volume_of(struct fixture *f, const char *instance_id, const char *device);
 /* RunInstances of one t2.nano of such an image, which then runs. */
 const char *fixture_run_ebs(struct fixture *f, const char *extra);
 /* RunInstances of count t2.nano; extra is more of the query string ("" for none). ids[] are in
@@ -86,9 +89,6 @@ void fixture_report(struct fixture *f, const char *id, const char *state);
 /* It also reports this state of one volume of it, or no volume any more (state NULL). */
 void fixture_report_device(struct fixture *f, const char *id, const char *volume_id,
 			   const char *state);
-/* The records of a volume and a snapshot, in f->arena; NULL when there is none. */
-struct records_volume *fixture_volume(struct fixture *f, const char *id);
-struct records_snapshot *fixture_snapshot(struct fixture *f, const char *id);
 /* The storage reports this state of it from now on, as its record wants it to be; what it returns
  * may be changed. */
 struct storage_volume_observed *fixture_report_volume(struct fixture *f, const char *id,
