@@ -40,12 +40,13 @@ static int import(const struct settings *s, const char *account, const struct im
 int cmd_image(int argc, char **argv)
 {
 	_cleanup_(settings_freep) struct settings *s = NULL;
-	const char *words[3], *output = NULL, *account = "default";
+	const char *words[3], *output = NULL, *account = "default", *root = "instance-store";
 	struct import i = {0};
 	const struct option_spec options[] = {{"--output", NULL, &output},
 					      {"--name", NULL, &i.name},
 					      {"--description", NULL, &i.description},
 					      {"--public", &i.public, NULL},
+					      {"--root-device-type", NULL, &root},
 					      {"--account", NULL, &account}};
 	struct error e = {0};
 	int r;
@@ -56,13 +57,15 @@ int cmd_image(int argc, char **argv)
 		return 1;
 	if (str_eq(words[0], "build")) {
 		r = build(words[1], output, &e);
-	} else if (str_eq(words[0], "import") && i.name) {
+	} else if (str_eq(words[0], "import") && i.name &&
+		   (str_eq(root, "ebs") || str_eq(root, "instance-store"))) {
 		i.file = words[1];
+		i.instance_store = str_eq(root, "instance-store");
 		r = import(s, account, &i, &e);
 	} else {
 		fprintf(
 		    stderr,
-		    "usage: mallee image build tiny [--output FILE] | import FILE --name NAME [--description TEXT] [--public] [--account NAME]\n");
+		    "usage: mallee image build tiny [--output FILE] | import FILE --name NAME [--description TEXT] [--public] [--root-device-type ebs|instance-store] [--account NAME]\n");
 		return EXIT_USAGE;
 	}
 	return r < 0 ? command_failed(&e) : 0;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* From a file to a registered image: convert, upload in parts, register, wait. */
+/* From a file to a registered image: convert, upload in parts, import as a snapshot, register, wait. */
 #include "cmd/upload.h"
 
 #include <fcntl.h>
@@ -19,6 +19,8 @@
 #define PART_BYTES (64u << 20) /* S3 allows 10,000 parts: images of up to 640 GB */
 #define BUCKET "mallee-images"
 #define AVAILABLE_TIMEOUT_MS 600000
+#define IMPORT_TIMEOUT_MS 3600000
+#define ROOT_DEVICE "/dev/sda1"
 #define MD5_LEN 16
 
 static void progress(const struct import *i, const char *what, uint64_t done, uint64_t total)
@@ -252,15 +254,19 @@ static int make_public(struct client *c, const char *image_id, struct arena *a, 
 	return client_ec2(c, "ModifyImageAttribute", &in, a, NULL, e);
 }
 
-static int register_image(struct client *c, const struct import *i, const char *location,
-			  struct arena *a, const char **ret_image_id, struct error *e)
+/* ---- from the object to an image ---- */
+
+/* The root is a disk of the node's, which fetches the object. */
+static int register_object(struct client *c, const struct import *i, const char *key,
+			   struct arena *a, const char **ret_image_id, struct error *e)
 {
-	struct ec2_register_image_request in = {.image_location = location,
-						.name = i->name,
-						.description = i->description,
-						.architecture = "x86_64",
-						.virtualization_type = "hvm",
-						.root_device_name = "/dev/vda"};
+	struct ec2_register_image_request in = {
+	    .image_location = arena_printf(a, BUCKET "/%s", key),
+	    .name = i->name,
+	    .description = i->description,
+	    .architecture = "x86_64",
+	    .virtualization_type = "hvm",
+	    .root_device_name = "/dev/vda"};
 	void *reply;
 	int r = client_ec2(c, "RegisterImage", &in, a, &reply, e);
 
@@ -270,15 +276,127 @@ static int register_image(struct client *c, const struct import *i, const char *
 	return 0;
 }
 
+/* One look: *ret_done when it is completed, else how far it is. */
+static int look_at_import(struct client *c, const char *task_id, int64_t *ret_percent,
+			  bool *ret_done, struct error *e)
+{
+	_cleanup_(arena_freep) struct arena *a = arena_new();
+	const char *ids[] = {task_id};
+	struct ec2_describe_import_snapshot_tasks_request in = {.import_task_ids = {true, 1, ids}};
+	void *reply;
+	int r = client_ec2(c, "DescribeImportSnapshotTasks", &in, a, &reply, e);
+
+	if (r < 0)
+		return r;
+	const struct ec2_describe_import_snapshot_tasks_result *out = reply;
+	const struct ec2_snapshot_task_detail *d =
+	    out->import_snapshot_tasks.count
+		? out->import_snapshot_tasks.items[0].snapshot_task_detail
+		: NULL;
+	if (!d || !d->status)
+		return error_set(e, "InternalError", "The import %s is gone", task_id);
+	*ret_done = str_eq(d->status, "completed");
+	if (!*ret_done && !str_eq(d->status, "active"))
+		return error_set(e, "ImportFailed", "The snapshot could not be made: %s",
+				 d->status_message ? d->status_message : "no reason given");
+	if (d->progress)
+		(void)parse_i64(d->progress, 0, 100, ret_percent);
+	return 0;
+}
+
+static int wait_imported(struct client *c, const struct import *i, const char *task_id,
+			 struct error *e)
+{
+	int64_t until = clock_mono_ms() + IMPORT_TIMEOUT_MS, percent = 0, shown = -1;
+	bool done = false;
+
+	while (clock_mono_ms() < until) {
+		int r = look_at_import(c, task_id, &percent, &done, e);
+
+		if (r < 0)
+			return r;
+		if (done) {
+			progress(i, "importing", 100, 100);
+			return 0;
+		}
+		if (percent != shown && percent < 100)
+			progress(i, "importing", (uint64_t)percent, 100);
+		shown = percent;
+		usleep(200000);
+	}
+	return error_set(e, "TimedOut",
+			 "The import %s is still active after an hour; see sc.log", task_id);
+}
+
+static int import_snapshot(struct client *c, const struct import *i, const char *key,
+			   struct arena *a, const char **ret_snapshot_id, struct error *e)
+{
+	struct ec2_user_bucket bucket = {.s3_bucket = BUCKET, .s3_key = key};
+	struct ec2_snapshot_disk_container disk = {.format = "RAW", .user_bucket = &bucket};
+	struct ec2_import_snapshot_request in = {
+	    .disk_container = &disk, .description = arena_printf(a, "Image %s", i->name)};
+	void *reply;
+	int r = client_ec2(c, "ImportSnapshot", &in, a, &reply, e);
+
+	if (r < 0)
+		return r;
+	const struct ec2_import_snapshot_result *out = reply;
+	*ret_snapshot_id = out->snapshot_task_detail ? out->snapshot_task_detail->snapshot_id : NULL;
+	return wait_imported(c, i, out->import_task_id, e);
+}
+
+static int register_snapshot(struct client *c, const struct import *i, const char *snapshot_id,
+			     struct arena *a, const char **ret_image_id, struct error *e)
+{
+	struct ec2_ebs_block_device ebs = {.snapshot_id = snapshot_id,
+					   .volume_type = "gp3",
+					   .delete_on_termination = WIRE_BOOL_OF(true)};
+	struct ec2_block_device_mapping root = {.device_name = ROOT_DEVICE, .ebs = &ebs};
+	struct ec2_register_image_request in = {.name = i->name,
+						.description = i->description,
+						.architecture = "x86_64",
+						.virtualization_type = "hvm",
+						.root_device_name = ROOT_DEVICE,
+						.block_device_mappings = {true, 1, &root}};
+	void *reply;
+	int r = client_ec2(c, "RegisterImage", &in, a, &reply, e);
+
+	if (r < 0)
+		return r;
+	*ret_image_id = ((const struct ec2_register_image_result *)reply)->image_id;
+	return 0;
+}
+
+/* The object has served when there is a snapshot, and the snapshot when there is an image; neither is left behind otherwise. */
+static int make_of_snapshot(struct client *c, const struct import *i, const char *object,
+			    const char *key, struct arena *a, const char **ret_image_id,
+			    struct error *e)
+{
+	const char *snapshot_id = NULL;
+	struct error ignored = {0};
+	int r = import_snapshot(c, i, key, a, &snapshot_id, e);
+
+	client_s3(c, "DELETE", object, NULL, 0, NULL, &ignored);
+	if (r == 0)
+		r = register_snapshot(c, i, snapshot_id, a, ret_image_id, e);
+	if (r < 0 && snapshot_id) {
+		struct ec2_delete_snapshot_request gone = {.snapshot_id = snapshot_id};
+
+		error_clear(&ignored);
+		client_ec2(c, "DeleteSnapshot", &gone, a, NULL, &ignored);
+	}
+	return r;
+}
+
 int image_import(struct client *c, const struct settings *s, const struct import *i,
 		 struct arena *a, const char **ret_image_id, struct error *e)
 {
 	_cleanup_(freep) char *raw = NULL;
-	const char *key =
+	const char *escaped =
 	    arena_printf(a, "%s-%lld.raw", uri_encode(a, i->name, strlen(i->name), false),
 			 (long long)clock_unix_ms());
-	const char *decoded = arena_printf(a, "%s-%s", i->name, strrchr(key, '-') + 1);
-	const char *object = arena_printf(a, "/" BUCKET "/%s", key);
+	const char *key = arena_printf(a, "%s-%s", i->name, strrchr(escaped, '-') + 1);
+	const char *object = arena_printf(a, "/" BUCKET "/%s", escaped);
 	int r = 0;
 
 	if (is_qcow2(i->file)) {
@@ -292,8 +410,8 @@ int image_import(struct client *c, const struct settings *s, const struct import
 	if (raw)
 		unlink(raw);
 	if (r == 0)
-		r = register_image(c, i, arena_printf(a, BUCKET "/%s", decoded), a, ret_image_id,
-				   e);
+		r = i->instance_store ? register_object(c, i, key, a, ret_image_id, e)
+				      : make_of_snapshot(c, i, object, key, a, ret_image_id, e);
 	if (r == 0)
 		r = wait_available(c, *ret_image_id, e);
 	if (r == 0 && i->public)

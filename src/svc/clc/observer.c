@@ -140,7 +140,7 @@ static bool take(struct arena *a, const struct shared_instance_observed *seen,
 	if (ev == INSTANCE_SEEN_STOPPED)
 		changed = enter_stopped(a, seen, i, now_ms);
 	else if (!is_stale(seen, i, ev) &&
-	    instance_next(instance_state_of(i), ev, &to) == INSTANCE_MOVES) {
+		 instance_next(instance_state_of(i), ev, &to) == INSTANCE_MOVES) {
 		instance_enter(i, to, now_ms);
 		take_reason(a, seen, i, to);
 		changed = true;
