@@ -123,7 +123,7 @@ int buffers_take(struct buffers *b, const char *id, uid_t uid, gid_t gid, char *
 	_cleanup_(fd_closep) int fd = -1;
 	struct stat st;
 
-	if (!record_id_valid(id)) {
+	if (!keeper_record_id_valid(id)) {
 		error_set(e, "InvalidParameterValue", "\"%s\" is no name for a volume's buffer", id);
 		return -EINVAL;
 	}
@@ -146,7 +146,7 @@ void buffers_drop(struct buffers *b, const char *id)
 {
 	char path[256];
 
-	if (!*b->dir || !record_id_valid(id))
+	if (!*b->dir || !keeper_record_id_valid(id))
 		return;
 	snprintf(path, sizeof(path), "%s/%s", b->dir, id);
 	unlink(path);

@@ -90,9 +90,9 @@ static void volume_free(struct volume *v)
 	if (v->pidfd >= 0)
 		close(v->pidfd);
 	if (v->changed)
-		record_done(v->changed);
+		keeper_record_done(v->changed);
 	free(v->changed);
-	record_done(&v->rec);
+	keeper_record_done(&v->rec);
 	free(v);
 }
 
@@ -226,7 +226,7 @@ static void take_change(struct volume *v)
 {
 	if (!v->changed)
 		return;
-	record_done(&v->rec);
+	keeper_record_done(&v->rec);
 	v->rec = *v->changed;
 	free(TAKE_PTR(v->changed));
 }
@@ -332,10 +332,10 @@ static int load(struct keeper *k, struct error *e)
 	for (struct dirent *entry; (entry = readdir(dir));) {
 		struct keeper_record rec;
 		struct error why = {0};
-		if (!record_id_valid(entry->d_name))
+		if (!keeper_record_id_valid(entry->d_name))
 			continue;
 		/* A folder without a record: cut off between the two, nothing runs. */
-		if (record_read(k->run_dir, entry->d_name, &rec, &why)) {
+		if (keeper_record_read(k->run_dir, entry->d_name, &rec, &why)) {
 			note(k, entry->d_name, "is not known: its record cannot be read", &why);
 			continue;
 		}
@@ -413,11 +413,11 @@ static int add(struct keeper *k, struct keeper_record *rec, struct error *e)
 
 	if (v && v->stopping)
 		return error_set(e, "IncorrectState", "The process of volume %s is being stopped", rec->id);
-	if (v && !record_equal(v->changed ? v->changed : &v->rec, rec))
+	if (v && !keeper_record_equal(v->changed ? v->changed : &v->rec, rec))
 		return error_set(e, "IncorrectState", "Volume %s is served already, in another way", rec->id), -EEXIST;
 	if (v)
 		return 0;
-	int err = record_write(k->run_dir, rec, e);
+	int err = keeper_record_write(k->run_dir, rec, e);
 	if (err)
 		return err;
 	v = volume_new(rec);
@@ -440,7 +440,7 @@ static int wait_answer(struct keeper *k, const char *id, int timeout_ms, struct 
 		usleep(10000);
 	} while (clock_mono_ms() < end);
 	snprintf(path, sizeof(path), "%s/%s.log", k->log_dir, id);
-	last_line(path, line, sizeof(line));
+	keeper_last_line(path, line, sizeof(line));
 	error_set(e, "InternalError", "The process of volume %s does not serve it after %d ms: %s", id, timeout_ms,
 		  *line ? line : "its log is empty");
 	return -ETIMEDOUT;
@@ -450,7 +450,7 @@ int keeper_start(struct keeper *k, const struct keeper_volume *v, int timeout_ms
 {
 	struct keeper_record rec;
 	char id[65];
-	int err = record_copy(v, &rec, e);
+	int err = keeper_record_copy(v, &rec, e);
 
 	if (err)
 		return err;
@@ -458,7 +458,7 @@ int keeper_start(struct keeper *k, const struct keeper_volume *v, int timeout_ms
 	pthread_mutex_lock(&k->lock);
 	err = add(k, &rec, e);
 	pthread_mutex_unlock(&k->lock);
-	record_done(&rec);
+	keeper_record_done(&rec);
 	if (err)
 		return err;
 	wake(k);
@@ -470,7 +470,7 @@ static void set_change(struct volume *v, struct keeper_record *rec)
 	if (!v->changed)
 		v->changed = calloc(1, sizeof(*v->changed));
 	else
-		record_done(v->changed);
+		keeper_record_done(v->changed);
 	if (!v->changed)
 		abort();
 	*v->changed = *rec;
@@ -480,7 +480,7 @@ static void set_change(struct volume *v, struct keeper_record *rec)
 int keeper_change(struct keeper *k, const struct keeper_volume *v, struct error *e)
 {
 	struct keeper_record rec;
-	int err = record_copy(v, &rec, e);
+	int err = keeper_record_copy(v, &rec, e);
 
 	if (err)
 		return err;
@@ -489,13 +489,13 @@ int keeper_change(struct keeper *k, const struct keeper_volume *v, struct error 
 	if (!known || known->stopping) {
 		err = -ENOENT;
 		error_set(e, "InternalError", "Volume %s is not served here", rec.id);
-	} else if (!record_equal(known->changed ? known->changed : &known->rec, &rec)) {
-		err = record_write(k->run_dir, &rec, e);
+	} else if (!keeper_record_equal(known->changed ? known->changed : &known->rec, &rec)) {
+		err = keeper_record_write(k->run_dir, &rec, e);
 	}
 	if (!err)
 		set_change(known, &rec);
 	pthread_mutex_unlock(&k->lock);
-	record_done(&rec);
+	keeper_record_done(&rec);
 	return err;
 }
 
@@ -536,7 +536,7 @@ int keeper_stop(struct keeper *k, const char *id, int timeout_ms, struct error *
 {
 	int err = 0;
 
-	if (!record_id_valid(id))
+	if (!keeper_record_id_valid(id))
 		return error_set(e, "InvalidParameterValue", "\"%s\" is no name for a volume's process", id);
 	pthread_mutex_lock(&k->lock);
 	struct volume *v = find(k, id);

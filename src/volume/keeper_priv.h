@@ -12,14 +12,14 @@ struct keeper_record {
 	char *args[KEEPER_ARGS_MAX + 1]; /* NULL-terminated, malloc()ed */
 };
 
-bool record_id_valid(const char *id);
-int record_copy(const struct keeper_volume *v, struct keeper_record *ret, struct error *e);
-bool record_equal(const struct keeper_record *a, const struct keeper_record *b);
-void record_done(struct keeper_record *r);
+bool keeper_record_id_valid(const char *id);
+int keeper_record_copy(const struct keeper_volume *v, struct keeper_record *ret, struct error *e);
+bool keeper_record_equal(const struct keeper_record *a, const struct keeper_record *b);
+void keeper_record_done(struct keeper_record *r);
 /* Makes the folder, too. */
-int record_write(const char *run_dir, const struct keeper_record *r, struct error *e);
-int record_read(const char *run_dir, const char *id, struct keeper_record *ret, struct error *e);
+int keeper_record_write(const char *run_dir, const struct keeper_record *r, struct error *e);
+int keeper_record_read(const char *run_dir, const char *id, struct keeper_record *ret, struct error *e);
 /* The last line of a text file, cut to size; "" when there is none. */
-void last_line(const char *path, char *out, size_t size);
+void keeper_last_line(const char *path, char *out, size_t size);
 
 #endif

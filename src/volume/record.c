@@ -14,7 +14,7 @@
 
 #define RECORD_MAX_BYTES (256 << 10)
 
-bool record_id_valid(const char *id)
+bool keeper_record_id_valid(const char *id)
 {
 	size_t len = strlen(id);
 
@@ -30,25 +30,25 @@ static int add_arg(struct keeper_record *r, size_t i, const char *arg)
 	return r->args[i] ? 0 : -ENOMEM;
 }
 
-int record_copy(const struct keeper_volume *v, struct keeper_record *ret, struct error *e)
+int keeper_record_copy(const struct keeper_volume *v, struct keeper_record *ret, struct error *e)
 {
 	struct keeper_record r = {.uid = v->uid, .gid = v->gid};
 	int err = 0;
 
-	if (!record_id_valid(v->id))
+	if (!keeper_record_id_valid(v->id))
 		return error_set(e, "InvalidParameterValue", "\"%s\" is no name for a volume's process", v->id);
 	strcpy(r.id, v->id);
 	for (size_t i = 0; v->args[i] && !err; i++)
 		err = add_arg(&r, i, v->args[i]);
 	if (err) {
-		record_done(&r);
+		keeper_record_done(&r);
 		return error_errno(e, err, "Recording volume %s", v->id);
 	}
 	*ret = r;
 	return 0;
 }
 
-bool record_equal(const struct keeper_record *a, const struct keeper_record *b)
+bool keeper_record_equal(const struct keeper_record *a, const struct keeper_record *b)
 {
 	size_t i = 0;
 
@@ -57,7 +57,7 @@ bool record_equal(const struct keeper_record *a, const struct keeper_record *b)
 	return a->uid == b->uid && a->gid == b->gid && !a->args[i] && !b->args[i];
 }
 
-void record_done(struct keeper_record *r)
+void keeper_record_done(struct keeper_record *r)
 {
 	for (size_t i = 0; i < KEEPER_ARGS_MAX; i++)
 		free(r->args[i]);
@@ -77,7 +77,7 @@ static char *to_json(const struct keeper_record *r)
 	return text;
 }
 
-int record_write(const char *run_dir, const struct keeper_record *r, struct error *e)
+int keeper_record_write(const char *run_dir, const struct keeper_record *r, struct error *e)
 {
 	_cleanup_(freep) char *text = to_json(r);
 	char path[4096];
@@ -113,7 +113,7 @@ static int from_json(const char *text, struct keeper_record *r)
 	return err;
 }
 
-int record_read(const char *run_dir, const char *id, struct keeper_record *ret, struct error *e)
+int keeper_record_read(const char *run_dir, const char *id, struct keeper_record *ret, struct error *e)
 {
 	_cleanup_(freep) char *text = NULL;
 	struct keeper_record r = {0};
@@ -126,14 +126,14 @@ int record_read(const char *run_dir, const char *id, struct keeper_record *ret, 
 	if (!err)
 		err = from_json(text, &r);
 	if (err) {
-		record_done(&r);
+		keeper_record_done(&r);
 		return error_errno(e, err, "Reading %s", path);
 	}
 	*ret = r;
 	return 0;
 }
 
-void last_line(const char *path, char *out, size_t size)
+void keeper_last_line(const char *path, char *out, size_t size)
 {
 	_cleanup_(fd_closep) int fd = open(path, O_RDONLY | O_CLOEXEC);
 	char tail[2048];

@@ -45,7 +45,7 @@ static void add_usage(struct nc *nc, struct nc_instance *inst, void *ctx)
 	u->disk_mib += disk;
 	if (inst->rec.boot_id[0])
 		u->made_disk_mib += disk; /* no longer among what is free */
-	if (inst->rec.state == NC_STOPPED)
+	if (nc_shown_state(inst) == NC_STOPPED)
 		return;
 	u->vcpus += inst->spec->vcpus.value;
 	u->memory_mib += inst->spec->memory_mib.value;
@@ -102,7 +102,7 @@ static const char *state_text(struct nc *nc, const struct usage *u, struct arena
 	held = nc->held;
 	nc_each(nc, add_starting, &on);
 	pthread_mutex_unlock(&nc->lock);
-	on = on || (held && guests_on(nc));
+	on = on || (held && (guests_on(nc) || nc_volumes_are_served(nc)));
 	pthread_mutex_lock(&nc->lock);
 	if (nc->held) {
 		state = on ? "draining" : "drained";

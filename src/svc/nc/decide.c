@@ -36,10 +36,14 @@ static const struct row {
     {W(NC_WANT_STOPPED), ON, 0, 0, ANY_REASON, NC_DO_WAIT},
 
     /* off by itself: the guest's owner switched it off. Not after a host boot, nor when we asked */
-    {ANY_WANTED, M(HYPER_OFF), NC_LAUNCHED | NC_THIS_BOOT, NC_ASKED_OFF | NC_HELD,
+    {ANY_WANTED, M(HYPER_OFF), NC_LAUNCHED | NC_THIS_BOOT | NC_STOPS, NC_ASKED_OFF | NC_HELD | NC_NOTED_OFF,
+     M(HYPER_OFF_GUEST), NC_DO_NOTE_GUEST_OFF},
+    {ANY_WANTED, M(HYPER_OFF), NC_LAUNCHED | NC_THIS_BOOT, NC_ASKED_OFF | NC_HELD | NC_NOTED_OFF,
      M(HYPER_OFF_GUEST), NC_DO_END_GUEST_OFF},
 
     /* off, and to be off */
+    {W(NC_WANT_STOPPED), GONE, NC_DEVICES, 0, ANY_REASON, NC_DO_DEVICES},
+    {W(NC_WANT_RUNNING), GONE, NC_DEVICES | NC_HELD, 0, ANY_REASON, NC_DO_DEVICES},
     {W(NC_WANT_STOPPED), GONE, 0, NC_SEEN_STOPPED, ANY_REASON, NC_DO_NOTE_STOPPED},
     {W(NC_WANT_STOPPED), GONE, 0, 0, ANY_REASON, NC_DO_NOTHING},
     {W(NC_WANT_RUNNING), GONE, NC_HELD, 0, ANY_REASON, NC_DO_NOTHING},
@@ -48,6 +52,7 @@ static const struct row {
     {W(NC_WANT_RUNNING), M(HYPER_RUNNING), 0, NC_PORT, ANY_REASON, NC_DO_ADOPT},
     {W(NC_WANT_RUNNING), M(HYPER_RUNNING), 0, NC_SEEN_RUNNING, ANY_REASON, NC_DO_NOTE_RUNNING},
     {W(NC_WANT_RUNNING), M(HYPER_RUNNING), NC_REBOOT, 0, ANY_REASON, NC_DO_REBOOT},
+    {W(NC_WANT_RUNNING), M(HYPER_RUNNING), NC_DEVICES, 0, ANY_REASON, NC_DO_DEVICES},
     {W(NC_WANT_RUNNING), M(HYPER_RUNNING), 0, 0, ANY_REASON, NC_DO_NOTHING},
     {W(NC_WANT_RUNNING), M(HYPER_PAUSED), 0, 0, ANY_REASON, NC_DO_START},
 
@@ -55,6 +60,7 @@ static const struct row {
     {W(NC_WANT_RUNNING), GONE, NC_LAUNCHED, NC_DISK, ANY_REASON, NC_DO_END_LOST},
     {W(NC_WANT_RUNNING), GONE, 0, NC_DISK, ANY_REASON, NC_DO_PREPARE},
     {W(NC_WANT_RUNNING), GONE, NC_JUST_CRASHED, 0, ANY_REASON, NC_DO_WAIT},
+    {W(NC_WANT_RUNNING), GONE, NC_DEVICES, 0, ANY_REASON, NC_DO_DEVICES},
     {W(NC_WANT_RUNNING), GONE, 0, 0, ANY_REASON, NC_DO_START},
 };
 
@@ -77,7 +83,7 @@ const char *nc_action_name(enum nc_action a)
 	static const char *const names[NC_ACTION_COUNT] = {
 	    "nothing",	    "wait",	 "prepare",  "start",	  "adopt",
 	    "note-running", "reboot",	 "ask-off",  "force-off", "note-stopped",
-	    "guest-off",    "disk-lost", "terminate"};
+	    "guest-off",    "guest-stopped", "disk-lost", "devices", "terminate"};
 
 	return names[a];
 }

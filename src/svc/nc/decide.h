@@ -24,7 +24,10 @@ enum nc_fact {
 	NC_ASKED_OFF = 1 << 9,	  /* we asked the guest to switch itself off, lately */
 	NC_OFF_DUE = 1 << 10,	  /* … and it had its time */
 	NC_REBOOT = 1 << 11,	  /* a reboot is wanted that was not carried out */
-	NC_JUST_CRASHED = 1 << 12 /* it was started a moment ago and died */
+	NC_JUST_CRASHED = 1 << 12, /* it was started a moment ago and died */
+	NC_STOPS = 1 << 13,	   /* a guest that switches itself off is stopped, not terminated */
+	NC_NOTED_OFF = 1 << 14,	   /* … and that it did so is recorded */
+	NC_DEVICES = 1 << 15	   /* there is something to do about its volumes */
 };
 
 struct nc_facts {
@@ -46,7 +49,9 @@ enum nc_action {
 	NC_DO_FORCE_OFF,
 	NC_DO_NOTE_STOPPED,
 	NC_DO_END_GUEST_OFF, /* the guest switched itself off: must end */
+	NC_DO_NOTE_GUEST_OFF, /* … is to be stopped */
 	NC_DO_END_LOST,	     /* its disk is gone: must end */
+	NC_DO_DEVICES,	     /* open, plug, unplug or close volumes */
 	NC_DO_TERMINATE,     /* take everything away, keep a tombstone */
 	NC_ACTION_COUNT
 };

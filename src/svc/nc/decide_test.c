@@ -68,6 +68,32 @@ static const struct {
     {"stop, off", {STOP, UP | NC_ASKED_OFF, HYPER_OFF, HYPER_OFF_GUEST}, NC_DO_NOTE_STOPPED},
     {"stopped", {STOP, NC_DISK | NC_LAUNCHED | NC_SEEN_STOPPED, HYPER_ABSENT, 0}, NC_DO_NOTHING},
     {"start again", {RUN, NC_DISK | NC_LAUNCHED | NC_SEEN_STOPPED, HYPER_ABSENT, 0}, NC_DO_START},
+    {"guest of an ebs instance switched itself off",
+     {RUN, UP | NC_STOPS, HYPER_OFF, HYPER_OFF_GUEST},
+     NC_DO_NOTE_GUEST_OFF},
+    {"… which is recorded, volumes are open",
+     {STOP, UP | NC_STOPS | NC_NOTED_OFF | NC_DEVICES, HYPER_OFF, HYPER_OFF_GUEST},
+     NC_DO_DEVICES},
+    {"… and closed",
+     {STOP, UP | NC_STOPS | NC_NOTED_OFF, HYPER_OFF, HYPER_OFF_GUEST},
+     NC_DO_NOTE_STOPPED},
+    {"… and it is wanted again",
+     {RUN, NC_DISK | NC_PORT | NC_LAUNCHED | NC_THIS_BOOT | NC_SEEN_STOPPED | NC_STOPS | NC_NOTED_OFF | NC_DEVICES,
+      HYPER_OFF,
+      HYPER_OFF_GUEST},
+     NC_DO_DEVICES},
+    {"… with its volumes open",
+     {RUN, NC_DISK | NC_PORT | NC_LAUNCHED | NC_THIS_BOOT | NC_SEEN_STOPPED | NC_STOPS | NC_NOTED_OFF, HYPER_OFF, HYPER_OFF_GUEST},
+     NC_DO_START},
+    {"volumes before a first start", {RUN, NC_DISK | NC_DEVICES, HYPER_ABSENT, 0}, NC_DO_DEVICES},
+    {"volumes of a running guest", {RUN, UP | NC_DEVICES, HYPER_RUNNING, 0}, NC_DO_DEVICES},
+    {"volumes of a guest that is to go off", {STOP, UP | NC_DEVICES, HYPER_RUNNING, 0}, NC_DO_ASK_OFF},
+    {"volumes on a drained node",
+     {RUN, UP | NC_HELD | NC_ASKED_OFF | NC_DEVICES, HYPER_OFF, HYPER_OFF_GUEST},
+     NC_DO_DEVICES},
+    {"crashes again and again, with volumes",
+     {RUN, UP | NC_JUST_CRASHED | NC_DEVICES, HYPER_OFF, HYPER_OFF_CRASHED},
+     NC_DO_WAIT},
     {"terminate", {TERM, UP, HYPER_RUNNING, 0}, NC_DO_TERMINATE},
     {"terminate what never was", {TERM, 0, HYPER_ABSENT, 0}, NC_DO_TERMINATE},
     {"terminate on a drained node", {TERM, UP | NC_HELD, HYPER_RUNNING, 0}, NC_DO_TERMINATE},
@@ -90,7 +116,7 @@ static void test_stories(void **state)
 /* The table answers whatever the facts are, and keeps its promises in every case. */
 static void test_every_case(void **state)
 {
-	for (uint32_t flags = 0; flags < NC_JUST_CRASHED << 1; flags++)
+	for (uint32_t flags = 0; flags < NC_DEVICES << 1; flags++)
 		for (int wanted = RUN; wanted <= TERM; wanted++)
 			for (int machine = HYPER_ABSENT; machine <= HYPER_OFF; machine++)
 				for (int why = HYPER_OFF_UNKNOWN; why <= HYPER_OFF_CRASHED; why++) {
@@ -110,6 +136,10 @@ static void test_every_case(void **state)
 						assert_true(wanted == RUN && !(flags & NC_HELD));
 					if (a == NC_DO_PREPARE)
 						assert_false(flags & NC_LAUNCHED);
+					if (a == NC_DO_NOTE_GUEST_OFF)
+						assert_true((flags & NC_STOPS) && !(flags & NC_NOTED_OFF));
+					if (a == NC_DO_DEVICES)
+						assert_true(flags & NC_DEVICES);
 					if (a == NC_DO_END_GUEST_OFF)
 						assert_true(why == HYPER_OFF_GUEST &&
 							    machine == HYPER_OFF);

@@ -32,6 +32,11 @@ static const struct metric_desc metric_descs[NC_METRIC_COUNT] = {
     [NC_M_CACHE_BYTES] = {"mallee_nc_image_cache_bytes", "Bytes in the image cache", METRIC_GAUGE},
     [NC_M_MENDED] = {"mallee_nc_network_mended_total",
 		     "Things of the guests' network found changed and mended", METRIC_COUNTER},
+    [NC_M_VOLUMES] = {"mallee_nc_volumes_open", "Volumes that are open for instances", METRIC_GAUGE},
+    [NC_M_VOLUMES_CLOSING] = {"mallee_nc_volumes_closing", "Volumes that nobody wants here any more and are still to be closed",
+			      METRIC_GAUGE},
+    [NC_M_BLOCKD_RESTARTS] = {"mallee_nc_blockd_restarts_total", "Processes of volumes that died and were started again",
+			      METRIC_COUNTER},
 };
 
 /* What root keeps: taps, rules and raw ARP; files of other users; dnsmasq, which is started, looked at
@@ -57,7 +62,7 @@ static int read_boot_id(char out[static 40], struct error *e)
 static void init_locks(struct nc *nc)
 {
 	pthread_cond_t *const conds[] = {&nc->shown, &nc->stop, &nc->light.filled,
-					 &nc->heavy.filled};
+					 &nc->heavy.filled, &nc->close_due};
 	pthread_condattr_t attr;
 
 	pthread_mutex_init(&nc->lock, NULL);
@@ -89,6 +94,8 @@ static int copy_settings(struct nc *nc, const struct settings *s, struct error *
 		    e, "InternalError",
 		    "the cloud has no id, or this node no name: start it with `mallee up`");
 	nc->dir = settings_path(nc->settings, "nc");
+	nc->volumes_dir = settings_path(nc->settings, "nc/volumes");
+	nc->sc_dir = settings_path(nc->settings, "sc");
 	nc->uid_base = nc_uid_base(nc->cloud_id);
 	return 0;
 }
@@ -203,7 +210,8 @@ struct find_ip {
 static void match_ip(struct nc *nc, struct nc_instance *inst, void *ctx)
 {
 	struct find_ip *f = ctx;
-	bool on = inst->rec.state == NC_PENDING || inst->rec.state == NC_RUNNING;
+	enum nc_state shown = nc_shown_state(inst);
+	bool on = shown == NC_PENDING || shown == NC_RUNNING;
 
 	if (on && inst->ipv4_be == f->ipv4_be)
 		f->found = inst;
@@ -281,8 +289,8 @@ static int start(struct nc *nc, const struct settings *s, struct error *e)
 	/* In this order: what later ones need, and rights dropped before the first thread is there.
 	 */
 	static int (*const steps[])(struct nc * nc, struct error * e) = {
-	    check_root, make_folders,	open_state,    open_cache,   open_hypervisor,
-	    open_net,	start_metadata, nc_work_start, nc_rpc_start,
+	    check_root, make_folders,    open_state,     open_cache,    open_hypervisor,
+	    open_net,	nc_volumes_open, start_metadata, nc_work_start, nc_rpc_start,
 	};
 	int r = copy_settings(nc, s, e);
 
@@ -338,9 +346,12 @@ void nc_stop(struct nc *nc)
 	if (nc->net)
 		net_close(nc->net);
 	image_cache_close(nc->cache);
+	nc_volumes_free(nc);
 	nc_table_free(nc);
 	if (nc->state)
 		state_close(nc->state);
+	for (size_t i = 0; i < ARRAY_SIZE(nc->sc); i++)
+		rpc_client_free(nc->sc[i].client);
 	tls_context_free(nc->tls);
 	metrics_free(nc->metrics);
 	settings_free(nc->settings);
@@ -349,6 +360,7 @@ void nc_stop(struct nc *nc)
 	pthread_cond_destroy(&nc->stop);
 	pthread_cond_destroy(&nc->light.filled);
 	pthread_cond_destroy(&nc->heavy.filled);
+	pthread_cond_destroy(&nc->close_due);
 	pthread_mutex_destroy(&nc->lock);
 	nc->magic = 0;
 	free(nc);

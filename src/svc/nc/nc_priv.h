@@ -11,14 +11,18 @@
 #include "gen/node.h"
 #include "gen/records.h"
 #include "gen/shared.h"
+#include "gen/storage.h"
 #include "hyper/driver.h"
 #include "net/net.h"
 #include "state/state.h"
 #include "svc/nc/decide.h"
+#include "svc/nc/devices.h"
 #include "svc/nc/image_cache.h"
 #include "svc/nc/metadata.h"
 #include "svc/nc/nc.h"
 #include "tls/tls.h"
+#include "volume/buffer.h"
+#include "volume/keeper.h"
 #include "wire/http_server.h"
 #include "wire/rpc.h"
 
@@ -32,6 +36,10 @@
  * never held over disk, network or hypervisor. While an instance is `busy` its record belongs to
  * the worker, which works on copies: it writes the new record to disk first and then, under the
  * lock, into the table. RPC handlers write specifications only.
+ *
+ * A volume that is open here is a record of its own (kind "volume"), since it outlives its instance: an
+ * instance's worker opens it and marks it to be closed, two threads close (closing.c). Whoever works
+ * on one has it `busy`.
  */
 
 enum nc_state { NC_PENDING, NC_RUNNING, NC_SHUTTING_DOWN, NC_STOPPED, NC_TERMINATED };
@@ -46,6 +54,34 @@ struct nc_record {
 	int64_t reboot_done;
 	char boot_id[40];     /* "": never launched */
 	int64_t asked_off_ms; /* 0: not since the last start */
+	int64_t guest_off;    /* generation of the specification under which the guest of an ebs instance
+				 switched itself off; 0: not since the last start */
+};
+
+/* What is shown of a volume of an instance, and how far it is. */
+struct nc_device {
+	char id[ID_LEN];
+	int64_t generation;
+	enum nc_device_state shown;
+	char reason[160];
+	bool failed;
+	unsigned int tries;		       /* to plug it */
+	int64_t asked_mono_ms, ask_again_mono_ms; /* to let go of it; 0: not yet */
+};
+
+enum nc_volume_state { NC_VOLUME_OPEN, NC_VOLUME_CLOSING, NC_VOLUME_CLOSED };
+
+/* A volume that is open here. Durable: NodeVolume in api/internal/records.json; that has more. */
+struct nc_volume {
+	struct nc_volume *hash_next;
+	char id[ID_LEN], instance[ID_LEN];
+	int64_t generation;
+	int slot;
+	enum nc_volume_state state;
+	bool served; /* the storage controller has opened it for us, and its process was started */
+	bool busy;
+	int64_t due_mono_ms, closing_since_mono_ms;
+	unsigned int attempts;
 };
 
 struct nc_instance {
@@ -72,6 +108,9 @@ struct nc_instance {
 
 	int64_t ping_due_mono_ms;
 	int misses;
+
+	struct nc_device *devices; /* the worker replaces it as a whole */
+	size_t device_count;
 };
 
 struct nc_queue {
@@ -84,8 +123,12 @@ struct nc_queue {
 #define NC_REAL_SLOTS 4096 /* user ids that one cloud has on a host */
 #define NC_WORKERS 4
 #define NC_HEAVY_WORKERS 3 /* these fetch images and make disks */
-#define NC_THREADS (NC_WORKERS + NC_HEAVY_WORKERS + 4)
+#define NC_CLOSERS 2	   /* these close volumes */
+#define NC_THREADS (NC_WORKERS + NC_HEAVY_WORKERS + NC_CLOSERS + 4)
+#define NC_DEVICES_MAX 17  /* of an instance: the boot disk and what has a slot */
 #define NC_LAUNCH_LIMIT_MS 300000 /* a launch that cannot go on this long has failed */
+#define NC_REASON_USER "Client.UserInitiatedShutdown"
+#define NC_REASON_GUEST "Client.InstanceInitiatedShutdown"
 #define NC_STOP_MS 60000 /* a guest that does not switch itself off by then is switched off */
 
 enum nc_metric {
@@ -97,6 +140,9 @@ enum nc_metric {
 	NC_M_RETRIES,
 	NC_M_CACHE_BYTES,
 	NC_M_MENDED,
+	NC_M_VOLUMES,
+	NC_M_VOLUMES_CLOSING,
+	NC_M_BLOCKD_RESTARTS,
 	NC_METRIC_COUNT
 };
 
@@ -121,6 +167,9 @@ struct nc {
 	struct metrics *metrics;
 	struct rpc_server *rpc;
 	struct http_server *ops_server;
+	struct keeper *keeper;	 /* NULL with the fake hypervisor, as the next */
+	struct buffers *buffers;
+	char *volumes_dir, *sc_dir; /* <state>/nc/volumes, <state>/sc */
 
 	pthread_mutex_t lock; /* all below */
 	pthread_cond_t shown; /* revision grew */
@@ -128,13 +177,20 @@ struct nc {
 	size_t count;
 	int64_t revision;
 	struct nc_queue light, heavy;
-	uint8_t slots[NC_SLOTS / 8];
+	uint16_t slot_users[NC_SLOTS]; /* its instance, and each volume that its user serves */
+	struct nc_volume *volume_buckets[NC_BUCKETS];
+	size_t volume_count;
+	pthread_cond_t close_due; /* a volume is to be closed */
+	struct nc_sc_client {
+		struct rpc_client *client;
+		bool used;
+	} sc[NC_THREADS]; /* connections to the storage controller */
 	bool held;
 	int64_t held_deadline_ms; /* Unix time: guests that are still on are switched off */
 	atomic_bool stopping;	  /* set under the lock */
 	pthread_cond_t stop;	  /* … with this */
 	struct error hyper_error, register_error,
-	    net_error; /* the last try's; empty when it went well */
+	    net_error, volume_error; /* the last try's; empty when it went well */
 	bool registered;
 	struct rpc_client *cc; /* of the registering thread, to be cancelled */
 	pthread_t threads[NC_THREADS];
@@ -157,7 +213,10 @@ void nc_show(struct nc *nc,
 void nc_set_reach(struct nc *nc, struct nc_instance *inst, enum nc_reach reach); /* Lock */
 void nc_kick(struct nc *nc, struct nc_instance *inst); /* Lock; have a worker look at it */
 void nc_kick_all(struct nc *nc);		       /* Lock */
-void nc_release_slot(struct nc *nc, int slot);	       /* Lock */
+void nc_hold_slot(struct nc *nc, int slot);	       /* Lock; one more of its users */
+void nc_release_slot(struct nc *nc, int slot);	       /* Lock; one less */
+/* What is shown as its state: one that is started again is pending. Lock. */
+enum nc_state nc_shown_state(const struct nc_instance *inst);
 void nc_table_free(struct nc *nc);
 const char *nc_state_name(enum nc_state s);
 const char *nc_reach_name(enum nc_reach r); /* NULL for none */
@@ -171,6 +230,11 @@ int nc_store_record(struct nc *nc, const char *id, const struct nc_record *rec, 
 int nc_store_forget(struct nc *nc, const char *id, struct error *e);
 int nc_store_hold(struct nc *nc, bool held, int64_t deadline_ms, struct error *e);
 enum nc_wanted nc_parse_wanted(const struct shared_instance_spec *spec);
+int nc_store_volume(struct nc *nc, const struct records_node_volume *v, struct error *e);
+int nc_read_volume(struct nc *nc, const char *id, struct arena *a, struct records_node_volume **ret,
+		   struct error *e); /* -ENOENT */
+int nc_store_forget_volume(struct nc *nc, const char *id, struct error *e);
+bool nc_is_ebs(const struct shared_instance_spec *spec);
 
 /* --- reconcile.c, steps.c: one instance at work --- */
 struct nc_job {
@@ -181,7 +245,9 @@ struct nc_job {
 	const struct shared_instance_spec *spec; /* a copy, in arena */
 	struct nc_record rec;			 /* a copy; nc_commit() makes it so */
 	struct nc_facts facts;
-	int64_t wait_ms;
+	struct nc_device_job *devices; /* in arena */
+	size_t device_count;
+	int64_t wait_ms, retry_most_ms; /* retry_most_ms 0: the usual */
 	int64_t last_progress_percent;
 	struct error err;
 };
@@ -213,6 +279,59 @@ void nc_domain_name(const struct nc *nc, const char *id, char out[static 64]);
 /* "ec2" and more hexadecimal digits, always the same for an instance of a cloud. */
 void nc_instance_uuid(const char *cloud_id, const char *instance_id, char out[static 37]);
 uid_t nc_uid_base(const char *cloud_id);
+
+/* --- volumes.c: those that are open here --- */
+const char *nc_volume_state_name(enum nc_volume_state s);
+int nc_volumes_open(struct nc *nc, struct error *e); /* at the start: adopts what is there */
+void nc_volumes_free(struct nc *nc);
+struct nc_volume *nc_volume_find(struct nc *nc, const char *id); /* Lock */
+void nc_volume_remove(struct nc *nc, struct nc_volume *v);	 /* Lock; frees */
+void nc_each_volume(struct nc *nc, void (*fn)(struct nc *nc, struct nc_volume *v, void *ctx),
+		    void *ctx); /* Lock */
+/* Opens it for j's instance and has it served. NC_STEP_AGAIN when it is, NC_STEP_RETRY, NC_STEP_FAIL
+ * (never); with j->err. */
+enum nc_step nc_volume_open(struct nc_job *j, const char *id, int64_t generation);
+/* Marks it to be closed, durably. */
+int nc_volume_close(struct nc *nc, const char *id, struct error *e);
+int nc_volumes_close_all(struct nc *nc, const char *instance_id, struct error *e);
+bool nc_volumes_are_served(struct nc *nc); /* any */
+int nc_volume_command(struct nc *nc, const char *id, const char *line, int timeout_ms, struct buf *ret_json,
+		      struct error *e);
+/* Limits, as in the storage controller's answer: for this run and later ones. */
+int nc_volume_throttle(struct nc *nc, const char *id, const char *options, struct error *e);
+void nc_volume_path(const struct nc *nc, const char *id, const char *file, char *out, size_t size);
+/* Ask the storage controller; from any thread. */
+int nc_sc_call(struct nc *nc, const char *action, const void *in, struct arena *a, void **ret_out, struct error *e);
+
+/* --- closing.c --- */
+void *nc_closer(void *ctx);
+
+/* --- volume_files.c: what the storage controller says must be a volume's user's --- */
+struct nc_file_rules {
+	const char *dir;   /* regular files: below it, without links on the way */
+	const char *disks; /* block devices: those of this list, words between commas or blanks */
+	uid_t uid;	   /* of the instance */
+	gid_t gid;
+};
+/* Give it to the instance, or back to dir's owner. What is neither's is refused: -EPERM. */
+int nc_file_give(const struct nc_file_rules *r, const char *path, struct error *e);
+int nc_file_take_back(const struct nc_file_rules *r, const char *path, struct error *e); /* a missing one is success */
+
+/* --- device_steps.c: an instance's volumes --- */
+struct nc_device_job {
+	const struct shared_block_device *spec; /* NULL: it is in no specification any more */
+	struct nc_device dev;
+	struct nc_device_facts facts;
+	enum nc_device_action action;
+	int slot;
+	bool open; /* any attachment of it is */
+};
+int nc_devices_gather(struct nc_job *j); /* into j->devices and j->facts; negative with j->err */
+enum nc_step nc_devices_step(struct nc_job *j);
+/* The disks of a guest that is about to start: those that are served. In j->arena. */
+size_t nc_devices_disks(struct nc_job *j, struct hyper_disk **ret);
+void nc_devices_observe(const struct nc_instance *inst, struct arena *a,
+			struct shared_block_device_observed_list *out); /* Lock */
 
 /* --- work.c: threads --- */
 int nc_work_start(struct nc *nc, struct error *e);

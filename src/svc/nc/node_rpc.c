@@ -18,6 +18,37 @@
 
 /* --- what is wanted --- */
 
+static const char *check_devices(const struct shared_instance_spec *s)
+{
+	const struct shared_block_device_list *list = &s->block_devices;
+	uint32_t slots = 0;
+	int boots = 0;
+
+	if (list->count > NC_DEVICES_MAX)
+		return "BlockDevices: too many";
+	for (size_t i = 0; i < list->count; i++) {
+		const struct shared_block_device *d = &list->items[i];
+		bool boot = d->boot.set && d->boot.value;
+
+		if (!id_valid("vol", d->volume_id))
+			return "BlockDevices: VolumeId";
+		if (!str_eq(d->wanted, "attached") && !str_eq(d->wanted, "detached") && !str_eq(d->wanted, "forced"))
+			return "BlockDevices: Wanted";
+		if (d->slot.value < 0 || d->slot.value >= HYPER_DISK_SLOTS)
+			return "BlockDevices: Slot";
+		if (!boot && (slots & 1u << d->slot.value))
+			return "BlockDevices: two have the same slot";
+		for (size_t k = 0; k < i; k++)
+			if (str_eq(d->volume_id, list->items[k].volume_id))
+				return "BlockDevices: a volume is there twice";
+		slots |= boot ? 0 : 1u << d->slot.value;
+		boots += boot;
+	}
+	if (boots != nc_is_ebs(s) && str_eq(s->wanted, "running"))
+		return "BlockDevices: an ebs instance has one boot disk, others have none";
+	return NULL;
+}
+
 static int check_spec(const struct nc *nc, const struct shared_instance_spec *s, struct error *e)
 {
 	const char *why = NULL;
@@ -33,8 +64,10 @@ static int check_spec(const struct nc *nc, const struct shared_instance_spec *s,
 		why = "Vcpus";
 	else if (s->memory_mib.value < 1 || s->memory_mib.value > ((int64_t)1 << 30))
 		why = "MemoryMib";
-	else if (s->disk_bytes.value < 1 || s->disk_bytes.value > ((int64_t)1 << 50))
+	else if (s->disk_bytes.value < (nc_is_ebs(s) ? 0 : 1) || s->disk_bytes.value > ((int64_t)1 << 50))
 		why = "DiskBytes";
+	else
+		why = check_devices(s);
 	if (!why)
 		return 0;
 	return error_set(e, "InvalidParameterValue",
@@ -348,6 +381,8 @@ int nc_health(void *ctx, struct error *e)
 		r = error_set(e, "ServiceUnavailable", "%s", nc->hyper_error.message);
 	else if (error_is_set(&nc->net_error))
 		r = error_set(e, "ServiceUnavailable", "%s", nc->net_error.message);
+	else if (error_is_set(&nc->volume_error))
+		r = error_set(e, "ServiceUnavailable", "%s", nc->volume_error.message);
 	else if (!nc->registered)
 		r = error_set(e, "ServiceUnavailable",
 			      "not registered with the cluster controller: %s",
@@ -365,14 +400,24 @@ static void count_states(struct nc *nc, struct nc_instance *inst, void *ctx)
 	counts[1] += inst->rec.state == NC_RUNNING;
 }
 
+static void count_volumes(struct nc *nc, struct nc_volume *v, void *ctx)
+{
+	int64_t *counts = ctx;
+
+	counts[v->state == NC_VOLUME_OPEN ? 0 : 1]++;
+}
+
 void nc_print_metrics(void *ctx, struct buf *out)
 {
 	struct nc *nc = ctx;
-	int64_t counts[2] = {0};
+	int64_t counts[2] = {0}, volumes[2] = {0};
 
 	pthread_mutex_lock(&nc->lock);
 	nc_each(nc, count_states, counts);
+	nc_each_volume(nc, count_volumes, volumes);
 	pthread_mutex_unlock(&nc->lock);
+	metrics_set(nc->metrics, NC_M_VOLUMES, volumes[0]);
+	metrics_set(nc->metrics, NC_M_VOLUMES_CLOSING, volumes[1]);
 	metrics_set(nc->metrics, NC_M_INSTANCES, counts[0]);
 	metrics_set(nc->metrics, NC_M_RUNNING, counts[1]);
 	metrics_print(nc->metrics, out);

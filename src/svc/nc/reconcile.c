@@ -116,6 +116,11 @@ bool nc_unwanted(struct nc_job *j)
 	return answer;
 }
 
+static bool stops_when_off(const struct shared_instance_spec *s)
+{
+	return nc_is_ebs(s) && !str_eq(s->instance_initiated_shutdown_behavior, "terminate");
+}
+
 /* What is known without asking anybody. */
 static void gather_own(struct nc_job *j)
 {
@@ -146,8 +151,13 @@ static void gather_own(struct nc_job *j)
 	if (rec->asked_off_ms && now >= (held ? deadline : rec->asked_off_ms + NC_STOP_MS))
 		f |= NC_OFF_DUE;
 	f |= j->spec->reboot_generation.value > rec->reboot_done ? NC_REBOOT : 0;
+	f |= stops_when_off(j->spec) ? NC_STOPS : 0;
+	f |= rec->guest_off ? NC_NOTED_OFF : 0;
 	j->facts = (struct nc_facts){
 	    .wanted = nc_parse_wanted(j->spec), .flags = f, .machine = HYPER_ABSENT};
+	/* Its owner switched it off from inside: that counts until somebody wants something else. */
+	if (j->facts.wanted == NC_WANT_RUNNING && rec->guest_off && rec->guest_off == j->spec->generation.value)
+		j->facts.wanted = NC_WANT_STOPPED;
 }
 
 /* A guest that went off as its owner might have switched it off. Where the host's own shutdown ends guests, it goes with its
@@ -170,10 +180,12 @@ static int gather(struct nc_job *j)
 
 	gather_own(j);
 	nc_instance_path(nc, j->id, "root.raw", path, sizeof(path));
-	if (access(path, F_OK) == 0)
+	if (nc_is_ebs(j->spec) || access(path, F_OK) == 0)
 		j->facts.flags |= NC_DISK;
-	if (!(j->facts.flags & NC_LAUNCHED) || (j->facts.flags & NC_ENDED))
+	if (j->facts.flags & NC_ENDED)
 		return 0;
+	if (!(j->facts.flags & NC_LAUNCHED))
+		return nc_devices_gather(j);
 	nc_domain_name(nc, j->id, name);
 	r = nc->ops->status(nc->hyper, name, &st, &j->err);
 	if (r < 0)
@@ -182,7 +194,7 @@ static int gather(struct nc_job *j)
 	j->facts.off_reason = st.off_reason;
 	if (went_with_host(j))
 		j->facts.flags |= NC_HELD;
-	return 0;
+	return nc_devices_gather(j);
 }
 
 static void refresh(struct nc_job *j)
@@ -190,7 +202,9 @@ static void refresh(struct nc_job *j)
 	arena_free(j->arena);
 	j->arena = arena_new();
 	error_clear(&j->err);
-	j->wait_ms = 0;
+	j->wait_ms = j->retry_most_ms = 0;
+	j->devices = NULL;
+	j->device_count = 0;
 	pthread_mutex_lock(&j->nc->lock);
 	j->inst->again = false;
 	j->rec = j->inst->rec;
@@ -255,8 +269,9 @@ static enum nc_step failed(struct nc_job *j, enum nc_step how)
 	     clock_mono_ms() - since >= NC_LAUNCH_LIMIT_MS))
 		return give_up(j);
 	j->wait_ms = (int64_t)RETRY_FIRST_MS << MIN_OF(attempts - 1, 5u);
-	j->wait_ms =
-	    how == NC_STEP_FAIL ? RETRY_MOST_MS : MIN_OF(j->wait_ms, (int64_t)RETRY_MOST_MS);
+	j->wait_ms = how == NC_STEP_FAIL
+			 ? RETRY_MOST_MS
+			 : MIN_OF(j->wait_ms, j->retry_most_ms ? j->retry_most_ms : (int64_t)RETRY_MOST_MS);
 	metrics_add(j->nc->metrics, NC_M_RETRIES, 1);
 	log_warn("will try again", "id=%s attempt=%u in_ms=%lld err=%s", j->id, attempts,
 		 (long long)j->wait_ms, log_quote(j->err.message));

@@ -25,9 +25,6 @@
 	120000 /* a guest that still runs this long after it was asked to switch itself off will   \
 		  not */
 
-#define REASON_USER "Client.UserInitiatedShutdown"
-#define REASON_GUEST "Client.InstanceInitiatedShutdown"
-
 static enum nc_step wait_for(struct nc_job *j, int64_t ms)
 {
 	j->wait_ms = ms;
@@ -58,18 +55,33 @@ static enum nc_reach first_reach(const struct nc *nc)
 	return nc->ops->fakes_network ? NC_REACH_OK : NC_REACH_INITIALIZING;
 }
 
-static enum nc_step do_nothing(struct nc_job *j)
+/* A guest that runs on though it was asked to switch itself off. */
+static enum nc_step forget_asked_off(struct nc_job *j)
 {
 	int64_t ago = clock_unix_ms() - j->rec.asked_off_ms;
 
-	if (j->rec.state == NC_RUNNING && j->facts.machine != HYPER_RUNNING)
-		show_reach(j, NC_REACH_IMPAIRED); /* the node is drained */
 	if (!j->rec.asked_off_ms || j->facts.machine != HYPER_RUNNING)
 		return NC_STEP_DONE;
 	if (ago < ASK_FORGOTTEN_MS)
 		return wait_for(j, ASK_FORGOTTEN_MS - ago);
 	j->rec.asked_off_ms = 0; /* from now on its going off is its own doing */
 	return commit_and(j, NC_STEP_DONE);
+}
+
+static enum nc_step do_nothing(struct nc_job *j)
+{
+	if (j->rec.state == NC_RUNNING && j->facts.machine != HYPER_RUNNING)
+		show_reach(j, NC_REACH_IMPAIRED); /* the node is drained */
+	return forget_asked_off(j);
+}
+
+static enum nc_step do_devices(struct nc_job *j)
+{
+	if (forget_asked_off(j) == NC_STEP_RETRY)
+		return NC_STEP_RETRY;
+	if (j->rec.state == NC_PENDING && !j->inst->attempts)
+		nc_progress(j, "opening volumes");
+	return nc_devices_step(j);
 }
 
 static enum nc_step do_wait(struct nc_job *j)
@@ -196,13 +208,14 @@ static int start_machine(struct nc_job *j)
 	struct nc *nc = j->nc;
 	uid_t uid = nc->uid_base + (uid_t)j->rec.slot;
 	char name[64], uuid[37], root[4096], console[4096], tap[IFNAMSIZ];
+	struct hyper_disk *disks;
 	struct hyper_machine m = {
 	    .name = name,
 	    .instance_id = j->id,
 	    .uuid = uuid,
 	    .vcpus = (int)j->spec->vcpus.value,
 	    .memory_mib = j->spec->memory_mib.value,
-	    .root_path = root,
+	    .root_path = nc_is_ebs(j->spec) ? NULL : root,
 	    .tap = tap,
 	    .mac = j->spec->mac_address,
 	    .console_path = console,
@@ -214,11 +227,31 @@ static int start_machine(struct nc_job *j)
 	nc_instance_uuid(nc->cloud_id, j->id, uuid);
 	nc_instance_path(nc, j->id, "root.raw", root, sizeof(root));
 	nc_instance_path(nc, j->id, "console.log", console, sizeof(console));
+	m.disk_count = nc_devices_disks(j, &disks);
+	m.disks = disks;
 	pthread_mutex_lock(&nc->lock);
 	strcpy(tap, j->inst->tap);
 	j->inst->started_mono_ms = clock_mono_ms();
 	pthread_mutex_unlock(&nc->lock);
 	return nc->ops->start(nc->hyper, &m, &j->err);
+}
+
+/* Where it stands that the guest switched itself off must not outlive the record of why: were we cut off before it starts, it
+ * would count as its own doing. The folder is one that an ebs instance has for its console. */
+static enum nc_step forget_end(struct nc_job *j)
+{
+	char name[64], path[4096];
+	int r;
+
+	nc_instance_path(j->nc, j->id, "", path, sizeof(path));
+	r = dir_make(path, 0711);
+	if (r < 0)
+		return error_errno(&j->err, r, "cannot make %s", path), NC_STEP_RETRY_FEW;
+	if (j->facts.machine != HYPER_OFF || j->facts.off_reason != HYPER_OFF_GUEST)
+		return NC_STEP_AGAIN;
+	nc_domain_name(j->nc, j->id, name);
+	r = j->nc->ops->destroy(j->nc->hyper, name, &j->err);
+	return r < 0 ? hyper_failed(r) : NC_STEP_AGAIN;
 }
 
 static enum nc_step start_guest(struct nc_job *j)
@@ -234,10 +267,13 @@ static enum nc_step start_guest(struct nc_job *j)
 	else
 		nc_progress(j, "starting");
 	step = add_port(j);
+	if (step == NC_STEP_AGAIN)
+		step = forget_end(j);
 	if (step != NC_STEP_AGAIN)
 		return step;
 	snprintf(j->rec.boot_id, sizeof(j->rec.boot_id), "%s", j->nc->boot_id);
 	j->rec.asked_off_ms = 0;
+	j->rec.guest_off = 0;
 	if (nc_commit(j) < 0)
 		return NC_STEP_RETRY;
 	metrics_add(j->nc->metrics, again ? NC_M_RESTARTS : NC_M_LAUNCHES, 1);
@@ -282,7 +318,7 @@ static enum nc_step do_adopt(struct nc_job *j)
 
 static enum nc_step do_note_running(struct nc_job *j)
 {
-	if (j->rec.state == NC_PENDING) /* reboots asked for before it ran are done with */
+	if (j->rec.state != NC_RUNNING) /* reboots asked for before it ran are done with */
 		j->rec.reboot_done = MAX_OF(j->rec.reboot_done, j->spec->reboot_generation.value);
 	j->rec.state = NC_RUNNING;
 	if (nc_commit(j) < 0)
@@ -340,6 +376,7 @@ static enum nc_step do_note_stopped(struct nc_job *j)
 {
 	j->rec.state = NC_STOPPED;
 	show_reach(j, NC_REACH_NONE);
+	nc_progress(j, "%s", "");
 	return commit_and(j, NC_STEP_AGAIN);
 }
 
@@ -352,7 +389,15 @@ static enum nc_step end(struct nc_job *j, const char *code, const char *message)
 
 static enum nc_step do_end_guest_off(struct nc_job *j)
 {
-	return end(j, REASON_GUEST, "Instance initiated shutdown");
+	return end(j, NC_REASON_GUEST, "Instance initiated shutdown");
+}
+
+/* Recorded with the specification that it went off under: a newer one starts it again. */
+static enum nc_step do_note_guest_off(struct nc_job *j)
+{
+	log_info("guest switched itself off", "id=%s", j->id);
+	j->rec.guest_off = j->spec->generation.value;
+	return commit_and(j, NC_STEP_AGAIN);
 }
 
 static enum nc_step do_end_lost(struct nc_job *j)
@@ -376,14 +421,16 @@ static enum nc_step do_terminate(struct nc_job *j)
 		return NC_STEP_RETRY;
 	if (nc->net && net_port_remove(nc->net, j->id, &j->err) < 0)
 		return NC_STEP_RETRY;
+	if (nc_volumes_close_all(nc, j->id, &j->err) < 0)
+		return NC_STEP_RETRY;
 	nc_instance_path(nc, j->id, "", path, sizeof(path));
 	r = dir_remove(path);
 	if (r < 0)
 		return error_errno(&j->err, r, "cannot remove %s", path), NC_STEP_RETRY;
 
 	if (!j->rec.end_code[0]) {
-		strcpy(j->rec.end_code, REASON_USER);
-		strcpy(j->rec.end_message, REASON_USER ": User initiated shutdown");
+		strcpy(j->rec.end_code, NC_REASON_USER);
+		strcpy(j->rec.end_message, NC_REASON_USER ": User initiated shutdown");
 	}
 	j->rec.state = NC_TERMINATED;
 	j->rec.slot = -1;
@@ -408,7 +455,9 @@ static enum nc_step (*const steps[NC_ACTION_COUNT])(struct nc_job *j) = {
     [NC_DO_FORCE_OFF] = do_force_off,
     [NC_DO_NOTE_STOPPED] = do_note_stopped,
     [NC_DO_END_GUEST_OFF] = do_end_guest_off,
+    [NC_DO_NOTE_GUEST_OFF] = do_note_guest_off,
     [NC_DO_END_LOST] = do_end_lost,
+    [NC_DO_DEVICES] = do_devices,
     [NC_DO_TERMINATE] = do_terminate,
 };
 

@@ -10,6 +10,7 @@
 
 #define KIND_SPEC "instance"
 #define KIND_RECORD "record"
+#define KIND_VOLUME "volume"
 #define META_HELD "held"
 
 static int put(struct nc *nc, const char *kind, const char *id, const struct wire_shape *shape,
@@ -43,6 +44,8 @@ int nc_store_record(struct nc *nc, const char *id, const struct nc_record *rec, 
 	    .boot_id = rec->boot_id[0] ? rec->boot_id : NULL,
 	};
 
+	if (rec->guest_off)
+		r.guest_off_generation = WIRE_INT_OF(rec->guest_off);
 	if (rec->asked_off_ms)
 		r.asked_off_time = WIRE_TIME_OF(rec->asked_off_ms);
 	return put(nc, KIND_RECORD, id, &records_shape_node_instance, &r, e);
@@ -55,6 +58,26 @@ int nc_store_forget(struct nc *nc, const char *id, struct error *e)
 	if (r < 0 && r != -ENOENT)
 		return r;
 	r = state_delete(nc->state, KIND_RECORD, id, e);
+	return r == -ENOENT ? 0 : r;
+}
+
+int nc_store_volume(struct nc *nc, const struct records_node_volume *v, struct error *e)
+{
+	return put(nc, KIND_VOLUME, v->volume_id, &records_shape_node_volume, v, e);
+}
+
+int nc_read_volume(struct nc *nc, const char *id, struct arena *a, struct records_node_volume **ret, struct error *e)
+{
+	struct state_object o;
+	int r = state_get(nc->state, a, KIND_VOLUME, id, &o, e);
+
+	return r < 0 ? r : wire_json_decode(a, &records_shape_node_volume, o.doc, strlen(o.doc), false, (void **)ret, e);
+}
+
+int nc_store_forget_volume(struct nc *nc, const char *id, struct error *e)
+{
+	int r = state_delete(nc->state, KIND_VOLUME, id, e);
+
 	return r == -ENOENT ? 0 : r;
 }
 
@@ -72,6 +95,11 @@ enum nc_wanted nc_parse_wanted(const struct shared_instance_spec *spec)
 	if (str_eq(spec->wanted, "running"))
 		return NC_WANT_RUNNING;
 	return str_eq(spec->wanted, "stopped") ? NC_WANT_STOPPED : NC_WANT_TERMINATED;
+}
+
+bool nc_is_ebs(const struct shared_instance_spec *spec)
+{
+	return str_eq(spec->root_device_type, "ebs");
 }
 
 static int parse_state(const char *name, enum nc_state *ret)
@@ -101,6 +129,7 @@ static int decode_record(struct arena *a, const char *doc, struct nc_record *ret
 	    .slot = r->slot.value >= 0 && r->slot.value < NC_SLOTS ? (int)r->slot.value : -1,
 	    .reboot_done = r->reboot_generation.value,
 	    .asked_off_ms = r->asked_off_time.set ? r->asked_off_time.value : 0,
+	    .guest_off = r->guest_off_generation.set ? r->guest_off_generation.value : 0,
 	};
 	copy_text(ret->end_code, sizeof(ret->end_code), r->end_reason_code);
 	copy_text(ret->end_message, sizeof(ret->end_message), r->end_reason_message);

@@ -27,38 +27,34 @@ struct nc_instance *nc_find(struct nc *nc, const char *id)
 	return *place(nc, id);
 }
 
-static bool slot_used(const struct nc *nc, int slot)
-{
-	return nc->slots[slot / 8] & (1 << slot % 8);
-}
-
-static int take_slot(struct nc *nc)
+static int free_slot(const struct nc *nc)
 {
 	int limit = nc->ops->fakes_disks ? NC_SLOTS : NC_REAL_SLOTS;
 
-	for (int i = 0; i < limit; i++) {
-		if (nc->slots[i / 8] == 0xff) {
-			i |= 7;
-			continue;
-		}
-		if (!slot_used(nc, i)) {
-			nc->slots[i / 8] |= (uint8_t)(1 << i % 8);
+	for (int i = 0; i < limit; i++)
+		if (!nc->slot_users[i])
 			return i;
-		}
-	}
 	return -1;
+}
+
+void nc_hold_slot(struct nc *nc, int slot)
+{
+	if (slot >= 0 && slot < NC_SLOTS)
+		nc->slot_users[slot]++;
 }
 
 void nc_release_slot(struct nc *nc, int slot)
 {
-	if (slot >= 0 && slot < NC_SLOTS)
-		nc->slots[slot / 8] &= (uint8_t) ~(1 << slot % 8);
+	if (slot >= 0 && slot < NC_SLOTS) {
+		assert(nc->slot_users[slot]);
+		nc->slot_users[slot]--;
+	}
 }
 
 struct nc_instance *nc_add(struct nc *nc, const char *id, const struct nc_record *rec)
 {
 	struct nc_instance **p = place(nc, id), *inst;
-	int slot = rec ? rec->slot : take_slot(nc);
+	int slot = rec ? rec->slot : free_slot(nc);
 
 	assert(!*p);
 	if (!rec && slot < 0)
@@ -70,8 +66,7 @@ struct nc_instance *nc_add(struct nc *nc, const char *id, const struct nc_record
 	if (rec)
 		inst->rec = *rec;
 	inst->rec.slot = slot;
-	if (slot >= 0 && slot < NC_SLOTS)
-		nc->slots[slot / 8] |= (uint8_t)(1 << slot % 8);
+	nc_hold_slot(nc, slot);
 	*p = inst;
 	nc->count++;
 	return inst;
@@ -99,6 +94,7 @@ void nc_remove(struct nc *nc, struct nc_instance *inst)
 	nc->count--;
 	nc_release_slot(nc, inst->rec.slot);
 	arena_free(inst->arena);
+	free(inst->devices);
 	free(inst);
 }
 
@@ -175,6 +171,15 @@ void nc_kick_all(struct nc *nc)
 	nc_each(nc, kick_one, NULL);
 }
 
+enum nc_state nc_shown_state(const struct nc_instance *inst)
+{
+	const struct nc_record *rec = &inst->rec;
+	bool to_run = inst->spec && nc_parse_wanted(inst->spec) == NC_WANT_RUNNING && !rec->end_code[0] &&
+		      rec->guest_off != inst->spec->generation.value;
+
+	return rec->state == NC_STOPPED && to_run ? NC_PENDING : rec->state;
+}
+
 const char *nc_state_name(enum nc_state s)
 {
 	static const char *const names[] = {
@@ -209,7 +214,7 @@ void nc_observe(const struct nc *nc, const struct nc_instance *inst, struct aren
 	    .instance_id = arena_strdup(a, inst->id),
 	    .node_id = nc->node_id,
 	    .generation = WIRE_INT_OF(inst->spec ? inst->spec->generation.value : 0),
-	    .state = nc_state_name(rec->state),
+	    .state = nc_state_name(nc_shown_state(inst)),
 	    .state_reason_code = rec->end_code[0] ? arena_strdup(a, rec->end_code) : NULL,
 	    .state_reason_message = rec->end_message[0] ? arena_strdup(a, rec->end_message) : NULL,
 	    .progress = inst->progress[0] ? arena_strdup(a, inst->progress) : NULL,
@@ -217,6 +222,11 @@ void nc_observe(const struct nc *nc, const struct nc_instance *inst, struct aren
 	    .reboot_generation = WIRE_INT_OF(rec->reboot_done),
 	    .revision = WIRE_INT_OF(inst->revision),
 	};
+	if (nc_shown_state(inst) == NC_STOPPED && rec->guest_off) {
+		out->state_reason_code = NC_REASON_GUEST;
+		out->state_reason_message = NC_REASON_GUEST ": Instance initiated shutdown";
+	}
+	nc_devices_observe(inst, a, &out->block_devices);
 	if (inst->reach != NC_REACH_NONE)
 		out->reachability_since = WIRE_TIME_OF(inst->reach_since_ms);
 }

@@ -117,13 +117,40 @@ static void check_net(struct nc *nc)
 	}
 }
 
+/* A process of a volume that is down when one looks, and again at the next look. */
+static void check_volumes(struct nc *nc, char down[static ID_LEN])
+{
+	size_t max = nc->keeper ? keeper_list(nc->keeper, NULL, 0) + 16 : 0, n;
+	struct keeper_status *list = calloc(max + 1, sizeof(*list));
+	char now[ID_LEN] = "";
+	struct error e = {0};
+
+	if (!list)
+		abort();
+	n = nc->keeper ? MIN_OF(keeper_list(nc->keeper, list, max), max) : 0;
+	for (size_t i = 0; i < n; i++) {
+		if (list[i].pid)
+			continue;
+		if (str_eq(down, list[i].id))
+			error_set(&e, "ServiceUnavailable", "volume %s is not served: log/volumes/%s.log says why",
+				  list[i].id, list[i].id);
+		if (!now[0] || str_eq(down, list[i].id))
+			snprintf(now, sizeof(now), "%.31s", list[i].id);
+	}
+	free(list);
+	strcpy(down, now);
+	note(nc, &nc->volume_error, &e, "a volume");
+}
+
 void *nc_housekeeper(void *ctx)
 {
 	struct nc *nc = ctx;
+	char down[ID_LEN] = "";
 	bool first = true;
 
 	do {
 		check_hypervisor(nc, first);
+		check_volumes(nc, down);
 		if (!first)
 			check_net(nc); /* net_open() has just done so */
 		bound_consoles(nc);

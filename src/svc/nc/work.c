@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The node's threads: light workers (short steps), heavy workers (images and disks), a ticker that
- * wakes instances whose time has come, and three that each do one thing: housekeeper, reacher,
- * registrar.
+ * wakes instances whose time has come, closers of volumes (closing.c), and three that each do one
+ * thing: housekeeper, reacher, registrar.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -162,6 +162,8 @@ int nc_work_start(struct nc *nc, struct error *e)
 		run[n++] = light_worker;
 	for (int i = 0; i < NC_HEAVY_WORKERS; i++)
 		run[n++] = heavy_worker;
+	for (int i = 0; i < NC_CLOSERS; i++)
+		run[n++] = nc_closer;
 	for (size_t i = 0; i < ARRAY_SIZE(single); i++)
 		run[n++] = single[i];
 	for (size_t i = 0; i < n; i++) {
@@ -182,8 +184,12 @@ void nc_work_stop(struct nc *nc)
 	pthread_cond_broadcast(&nc->shown);
 	pthread_cond_broadcast(&nc->light.filled);
 	pthread_cond_broadcast(&nc->heavy.filled);
+	pthread_cond_broadcast(&nc->close_due);
 	if (nc->cc)
 		rpc_client_cancel(nc->cc);
+	for (size_t i = 0; i < ARRAY_SIZE(nc->sc); i++)
+		if (nc->sc[i].client)
+			rpc_client_cancel(nc->sc[i].client);
 	pthread_mutex_unlock(&nc->lock);
 	if (nc->cache)
 		image_cache_cancel(nc->cache);
