@@ -9,6 +9,7 @@
 #include "cmd/apparmor.h"
 #include "cmd/cmd_priv.h"
 #include "cmd/host.h"
+#include "cmd/processes.h"
 #include "cmd/service.h"
 #include "cmd/stop.h"
 #include "cmd/virtd.h"
@@ -16,6 +17,7 @@
 #include "net/net.h"
 #include "os/file.h"
 #include "os/spawn.h"
+#include "volume/buffer.h"
 
 #define STOP_TIMEOUT_S 10 /* guests whose disks go anyway */
 
@@ -87,6 +89,17 @@ static int remove_domains(const struct settings *s, struct error *e)
 	return r;
 }
 
+/* What serves volumes lives on where nothing else runs any more. Its write buffers are on the host, outside of our folders. */
+static int end_volumes(const struct settings *s, struct error *e)
+{
+	int r = processes_end(s, e);
+
+	if (r == 0 && buffers_remove(settings_get(s, SETTING_CLOUD_ID)) < 0)
+		return error_set(e, "InternalError", "The volumes' write buffers, in mallee-%s below /dev/shm or /run, cannot be removed.",
+				 settings_get(s, SETTING_CLOUD_ID));
+	return r;
+}
+
 static int remove_network(const struct settings *s, struct error *e)
 {
 	_cleanup_(freep) char *dir = settings_path(s, "nc/net");
@@ -123,6 +136,8 @@ static int clean_state(const struct settings *s, bool yes, struct error *e)
 	if (r == 0)
 		r = remove_domains(s, e);
 	if (r == 0)
+		r = end_volumes(s, e);
+	if (r == 0)
 		r = remove_network(s, e); /* ports of guests that are no more */
 	return r < 0 ? r : remove_folders(s, e);
 }
@@ -155,6 +170,8 @@ static int uninstall(const struct settings *s, bool yes, struct error *e)
 		r = cloud_stop(s, STOP_TIMEOUT_S, true, e);
 	if (r == 0)
 		r = remove_domains(s, e);
+	if (r == 0)
+		r = end_volumes(s, e);
 	if (r == 0)
 		r = remove_network(s, e);
 	if (r == 0 && !is_fake(s))

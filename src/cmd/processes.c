@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "os/file.h"
 #include "volume/control.h"
+#include "volume/keeper.h"
 
 #define CONNECT_MS 1000
 #define END_MS 30000 /* it flushes what it has */
@@ -60,7 +61,9 @@ int processes_end(const struct settings *s, struct error *e)
 {
 	/* Volumes first: they may wait for what they read from. */
 	static const char *const folders[] = {"sc/served", "sc/exports"};
-	int r = 0;
+	_cleanup_(freep) char *guests = settings_path(s, "nc/volumes");
+	unsigned count;
+	int r = keeper_end_all(guests, END_MS, &count, e);
 
 	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(folders); i++) {
 		_cleanup_(freep) char *folder = settings_path(s, "%s", folders[i]);

@@ -4,8 +4,8 @@
 
 #include "base/settings.h"
 
-/* Ends the processes that the storage controller keeps for volumes and snapshots, which outlive it: once it is down. They
- * come back with it. */
+/* Ends the processes that the storage controller and the node controller keep for volumes and snapshots, which outlive
+ * them: once they are down. They come back with them. */
 int processes_end(const struct settings *s, struct error *e);
 
 #endif

@@ -94,8 +94,7 @@ static enum outcome write_back(struct closing *c)
 
 static enum outcome give_back(struct closing *c)
 {
-	uid_t uid = c->nc->uid_base + (uid_t)c->rec->slot.value;
-	struct nc_file_rules rules = {.dir = c->nc->sc_dir, .disks = "", .uid = uid, .gid = (gid_t)uid};
+	struct nc_file_rules rules = nc_volume_files(c->nc, (int)c->rec->slot.value);
 
 	for (size_t i = 0; i < c->rec->files.count; i++) {
 		int r = nc_file_take_back(&rules, c->rec->files.items[i], &c->err);

@@ -313,6 +313,7 @@ struct nc_file_rules {
 	uid_t uid;	   /* of the instance */
 	gid_t gid;
 };
+struct nc_file_rules nc_volume_files(const struct nc *nc, int slot);
 /* Give it to the instance, or back to dir's owner. What is neither's is refused: -EPERM. */
 int nc_file_give(const struct nc_file_rules *r, const char *path, struct error *e);
 int nc_file_take_back(const struct nc_file_rules *r, const char *path, struct error *e); /* a missing one is success */

@@ -309,18 +309,29 @@ static enum nc_step ask(struct nc_job *j, struct records_node_volume *v)
 
 	if (nc_sc_call(nc, "OpenVolume", &in, j->arena, (void **)&out, &j->err) < 0)
 		return refused(&j->err);
+	if (!v->back) /* else what it was told since holds */
+		v->throttle = out->throttle;
 	v->back = out->back;
-	v->throttle = out->throttle;
 	v->snap = out->snap;
 	v->cow = out->cow;
 	v->files = out->files;
 	return NC_STEP_AGAIN;
 }
 
+struct nc_file_rules nc_volume_files(const struct nc *nc, int slot)
+{
+	const char *pool = settings_get(nc->settings, SETTING_EBS_POOL);
+	uid_t uid = nc->uid_base + (uid_t)slot;
+
+	return (struct nc_file_rules){.dir = nc->sc_dir,
+				      .disks = str_prefix(pool, "disks:") ? pool + strlen("disks:") : "",
+				      .uid = uid,
+				      .gid = (gid_t)uid};
+}
+
 static enum nc_step give_files(struct nc_job *j, const struct records_node_volume *v)
 {
-	uid_t uid = j->nc->uid_base + (uid_t)v->slot.value;
-	struct nc_file_rules rules = {.dir = j->nc->sc_dir, .disks = "", .uid = uid, .gid = (gid_t)uid};
+	struct nc_file_rules rules = nc_volume_files(j->nc, (int)v->slot.value);
 
 	for (size_t i = 0; i < v->files.count; i++) {
 		int r = nc_file_give(&rules, v->files.items[i], &j->err);
