@@ -15,6 +15,7 @@
 
 #include "base/text.h"
 #include "os/file.h"
+#include "os/locked.h"
 #include "svc/sc/snap_reader.h"
 
 #define CONFIG_MAX 65536
@@ -38,6 +39,7 @@ struct snapshot_queue {
 static const struct blk_option options[] = {
 	{ .name = "id", .type = BLK_OPT_TEXT, .required = true, .doc = "the snapshot" },
 	{ .name = "config", .type = BLK_OPT_TEXT, .required = true, .doc = "file that says where Walrus is, and the key" },
+	{ .name = "key-file", .type = BLK_OPT_TEXT, .doc = "of an encrypted one: 32 bytes, of a file of this user or root that nobody else has rights on" },
 	{ .name = "cache", .type = BLK_OPT_TEXT, .doc = "folder for chunks that were fetched; one process each" },
 	{ .name = "cache-size", .type = BLK_OPT_BYTES, .fallback = "1G", .min = 1 << 20, .doc = "how large it may grow" },
 	{ .name = "threads", .type = BLK_OPT_UINT, .fallback = "4", .min = 1, .max = 64, .doc = "fetches at once" },
@@ -131,6 +133,13 @@ static int open_parts(struct snapshot *s, const struct blk_values *v, struct err
 					.readahead = (int)blk_values_number(v, "readahead") };
 	int err = connect_walrus(blk_values_text(v, "config"), &s->objects, e);
 
+	_cleanup_(locked_freep) void *key = locked_new(SNAP_DATA_KEY_BYTES);
+	if (!err && !key)
+		err = error_errno(e, ENOMEM, "opening a snapshot");
+	if (!err && blk_values_has(v, "key-file")) {
+		err = locked_read(blk_values_text(v, "key-file"), key, SNAP_DATA_KEY_BYTES, e);
+		c.key = key;
+	}
 	c.readahead = c.readahead ? c.readahead : -1;
 	if (!err && blk_values_has(v, "cache"))
 		err = chunk_cache_open(blk_values_text(v, "cache"), blk_values_number(v, "cache-size"), &s->cache, e);

@@ -30,7 +30,7 @@ struct fixture {
 	_Atomic int status;              /* every time */
 	_Atomic unsigned requests, unsigned_requests;
 	uint64_t seed, server_seed;
-	char dir[64], config[96], spec[256], endpoint[64];
+	char dir[64], config[96], spec[400], endpoint[64];
 	struct objects *objects;
 	unsigned char *data;
 };
@@ -271,10 +271,34 @@ static void count_end(struct blk_req *r)
 	all_ended = --ended == 0;
 }
 
-static void test_stack(void **state)
+/* The file of the snapshot's own key, without which it is refused. */
+static void give_key(struct fixture *f, struct snap_store *s)
 {
-	struct fixture *f = *state;
+	struct blk_stack_settings settings = { drivers, f->spec, NULL, 1, BLK_IO_AUTO };
+	unsigned char key[SNAP_DATA_KEY_BYTES];
+	struct blk_stack *stack;
+	struct error e = { 0 };
+	char path[128];
+	size_t len = strlen(f->spec);
+
+	assert_true(blk_stack_open(&settings, &stack, &e) < 0);
+	assert_non_null(strstr(e.message, "is encrypted, and there is no key"));
+	snprintf(path, sizeof(path), "%s/data-key", f->dir);
+	snprintf(f->spec + len, sizeof(f->spec) - len, ",key-file=%s", path);
+	assert_int_equal(snap_data_key(s, "snap-a", key, NULL), 0);
+	key[0] ^= 1;
+	assert_int_equal(file_write_atomic(path, key, sizeof(key), 0400), 0);
+	error_clear(&e);
+	assert_true(blk_stack_open(&settings, &stack, &e) < 0);
+	assert_non_null(strstr(e.message, "was not written with this key"));
+	key[0] ^= 1;
+	assert_int_equal(file_write_atomic(path, key, sizeof(key), 0400), 0);
+}
+
+static void check_stack(struct fixture *f, bool encrypted)
+{
 	struct snap_store *s = snap_store_open(f->objects);
+	struct kit_keys keys = { 0 };
 	struct blk_stack_settings settings = { drivers, f->spec, NULL, 1, BLK_IO_AUTO };
 	struct blk_req *r = calloc(600, sizeof(*r));
 	unsigned char *out = calloc(600, 8 * KIT_CHUNK);
@@ -282,7 +306,12 @@ static void test_stack(void **state)
 	struct error e = { 0 };
 	struct blk_stack *stack;
 
+	if (encrypted)
+		kit_keys_init(&keys);
+	snap_store_use_keys(s, keys.keys);
 	kit_snapshot(s, "snap-a", NULL, f->data, SIZE);
+	if (encrypted)
+		give_key(f, s);
 	f->break_percent = 5;
 	if (blk_stack_open(&settings, &stack, &e))
 		fail_msg("%s", e.message);
@@ -321,8 +350,19 @@ static void test_stack(void **state)
 	buf_done(&json);
 	assert_int_equal(blk_stack_close(stack, &e), 0);
 	snap_store_close(s);
+	kit_keys_done(&keys);
 	free(out);
 	free(r);
+}
+
+static void test_stack(void **state)
+{
+	check_stack(*state, false);
+}
+
+static void test_encrypted_stack(void **state)
+{
+	check_stack(*state, true);
 }
 
 static void test_refused(void **state)
@@ -350,6 +390,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_s3, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_s3_errors, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_stack, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_encrypted_stack, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_refused, setup, teardown),
 	};
 

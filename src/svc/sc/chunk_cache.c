@@ -210,7 +210,7 @@ void chunk_cache_close(struct chunk_cache *c)
 /* ---- use ---- */
 
 /* 0; -ENOENT; -EBADMSG: not what it should be. */
-static int read_file(struct chunk_cache *c, const unsigned char *sha, void *out, size_t len)
+static int read_file(struct chunk_cache *c, const unsigned char *sha, bool sealed, void *out, size_t len)
 {
 	unsigned char real[SHA256_LEN];
 	char name[HEX + 1];
@@ -230,14 +230,15 @@ static int read_file(struct chunk_cache *c, const unsigned char *sha, void *out,
 			return -EBADMSG;
 		have += (size_t)n;
 	}
-	snap_sha256(out, len, real);
-	if (memcmp(real, sha, SHA256_LEN) != 0)
+	if (!sealed)
+		snap_sha256(out, len, real);
+	if (!sealed && memcmp(real, sha, SHA256_LEN) != 0)
 		return -EBADMSG;
 	futimens(fd, NULL);
 	return 0;
 }
 
-bool chunk_cache_get(struct chunk_cache *c, const unsigned char sha[static 32], void *out, size_t len)
+static bool get(struct chunk_cache *c, const unsigned char *sha, bool sealed, void *out, size_t len)
 {
 	struct entry *n;
 	int err = -ENOENT;
@@ -250,7 +251,7 @@ bool chunk_cache_get(struct chunk_cache *c, const unsigned char sha[static 32], 
 	}
 	pthread_mutex_unlock(&c->lock);
 	if (n)
-		err = read_file(c, sha, out, len);
+		err = read_file(c, sha, sealed, out, len);
 	pthread_mutex_lock(&c->lock);
 	if (n && err)
 		drop(c, sha);
@@ -259,6 +260,24 @@ bool chunk_cache_get(struct chunk_cache *c, const unsigned char sha[static 32], 
 	c->stats.misses += !!err;
 	pthread_mutex_unlock(&c->lock);
 	return !err;
+}
+
+bool chunk_cache_get(struct chunk_cache *c, const unsigned char sha[static 32], void *out, size_t len)
+{
+	return get(c, sha, false, out, len);
+}
+
+bool chunk_cache_get_sealed(struct chunk_cache *c, const unsigned char name[static 32], void *out, size_t len)
+{
+	return get(c, name, true, out, len);
+}
+
+void chunk_cache_drop(struct chunk_cache *c, const unsigned char name[static 32])
+{
+	pthread_mutex_lock(&c->lock);
+	drop(c, name);
+	c->stats.dropped++;
+	pthread_mutex_unlock(&c->lock);
 }
 
 static int write_file(struct chunk_cache *c, const unsigned char *sha, uint64_t number, const void *data, size_t len)

@@ -11,6 +11,9 @@
 /*
  * Chunks on the local disk, one file each, named by their SHA-256: whatever snapshot a chunk is of. The longest unused go when
  * the limit is reached. Nothing is trusted: what is read is compared with its name, and what does not fit is dropped. Any thread.
+ *
+ * Encrypted chunks are kept as they are stored, under a name that the caller gives; it is the caller who tells whether they are what
+ * they should be, and drops them if not.
  */
 struct chunk_cache;
 
@@ -21,6 +24,10 @@ void chunk_cache_close(struct chunk_cache *c); /* NULL is fine */
 bool chunk_cache_get(struct chunk_cache *c, const unsigned char sha[static 32], void *out, size_t len);
 /* A full disk is no failure: then it is not kept. */
 void chunk_cache_put(struct chunk_cache *c, const unsigned char sha[static 32], const void *data, size_t len);
+
+/* Of an encrypted chunk: len bytes as they are stored, unverified. */
+bool chunk_cache_get_sealed(struct chunk_cache *c, const unsigned char name[static 32], void *out, size_t len);
+void chunk_cache_drop(struct chunk_cache *c, const unsigned char name[static 32]); /* it was not what it should be */
 
 struct chunk_cache_stats {
 	uint64_t bytes, limit_bytes, files;

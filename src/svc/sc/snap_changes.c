@@ -75,10 +75,10 @@ int snap_changes(struct snap_store *s, const char *a, const char *b, uint64_t *f
 		 struct error *e)
 {
 	_cleanup_(snap_root_freep) struct snap_root *root_a = NULL, *root_b = NULL;
-	int r = snap_load_root(s, b, &root_b, e);
+	int r = snap_open_root(s, b, NULL, &root_b, e);
 
 	if (!r && a && *a)
-		r = snap_load_root(s, a, &root_a, e);
+		r = snap_open_root(s, a, NULL, &root_a, e);
 	if (r)
 		return r;
 	if (root_a && (root_a->chunk_bytes != root_b->chunk_bytes || root_a->page_chunks != root_b->page_chunks ||

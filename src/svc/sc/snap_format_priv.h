@@ -5,6 +5,7 @@
 #include "base/buf.h"
 #include "base/error.h"
 #include "svc/sc/packset.h"
+#include "svc/sc/snap_cipher_priv.h"
 
 /*
  * How a snapshot lies in its bucket (README.md tells the whole): numbers are little-endian or varints (LEB128), every object
@@ -62,7 +63,7 @@ struct snap_chunk_ref {
 	uint8_t codec;       /* enum snap_codec; SNAP_ZERO: nothing else counts */
 	uint16_t pack;       /* into the page's packs */
 	uint32_t off, len;   /* in the pack */
-	unsigned char sha[SHA256_LEN]; /* of the plain chunk, padded with zeroes to its full length */
+	unsigned char sha[SHA256_LEN]; /* snap_digest() of the plain chunk, padded with zeroes to its full length */
 };
 struct snap_pack_ref {
 	struct upload_id upload;
@@ -94,7 +95,7 @@ struct snap_page_ref {
 	bool stored;             /* false: all its chunks are zero */
 	uint32_t upload, pack;   /* where the page itself lies */
 	uint32_t off, len;
-	unsigned char sha[SHA256_LEN];
+	unsigned char sha[SHA256_LEN]; /* of what is stored */
 	unsigned char *present;  /* bitmap: chunks that are not zero; NULL: all */
 	struct snap_run *runs;   /* packs that its chunks lie in */
 	unsigned run_count;
@@ -111,7 +112,21 @@ struct snap_root {
 	unsigned upload_count;
 	struct snap_page_ref *pages;
 	uint64_t page_count;
+	/* snap_cipher_priv.h. One that was decoded has no cipher before snap_root_unlock(). */
+	bool encrypted;
+	char key_id[KEY_ID_LEN];
+	unsigned char wrapped[SNAP_WRAPPED];
+	unsigned char said[SHA256_LEN], mac[SHA256_LEN]; /* of what was decoded */
+	struct snap_cipher *cipher;
 };
+/* Wraps key for r, and makes its cipher. */
+int snap_root_lock(struct snap_root *r, struct keys *k, const unsigned char key[static SNAP_KEY_BYTES], struct error *e);
+/* What was wrapped by an earlier snap_root_lock() of r, or of one of its lineage. */
+int snap_root_unwrap(const struct snap_root *r, struct keys *k, const char *key_id, const unsigned char *wrapped, unsigned char *key,
+		     struct error *e);
+/* Makes the cipher of one that is encrypted, out of key (NULL: what k unwraps), and checks that all it says is authentic. k may be NULL.
+ * -ENOKEY, -EKEYREJECTED: no such master key, or not the right one; -EBADMSG. 0 also when it is not encrypted. */
+int snap_root_unlock(struct snap_root *r, struct keys *k, const unsigned char *key, struct error *e);
 void snap_root_free(struct snap_root *r);
 DEFINE_CLEANUP(struct snap_root *, snap_root_free, snap_root_freep)
 bool snap_root_shape_ok(const struct snap_root *r); /* sizes within limits: asked before anything else below */
@@ -140,16 +155,26 @@ struct snap_blob {
 #define SNAP_PACK_HEADER 16
 #define SNAP_BLOB_LEN 52
 #define SNAP_PACK_FOOTER 48
-void snap_pack_begin(struct buf *pack);
-void snap_pack_finish(struct buf *pack, const struct snap_blob *blobs, unsigned count);
+#define SNAP_PACK_INDEX 3 /* the kind of an index, where that is encrypted */
+void snap_pack_begin(struct buf *pack, bool encrypted);
+/* at: which pack it is; c NULL: a plain one. */
+void snap_pack_finish(struct buf *pack, const struct snap_blob *blobs, unsigned count, const struct snap_cipher *c,
+		      const struct snap_pack_ref *at);
 /* The index out of a pack's last bytes, tail_len of them of a pack of size_bytes. -EBADMSG; -EAGAIN: *ret_need bytes of the end
  * are needed. *ret_blobs is malloc()ed. */
-int snap_pack_index(const unsigned char *tail, size_t tail_len, uint64_t size_bytes, struct snap_blob **ret_blobs,
-		    unsigned *ret_count, size_t *ret_need);
+int snap_pack_index(const unsigned char *tail, size_t tail_len, uint64_t size_bytes, const struct snap_cipher *c,
+		    const struct snap_pack_ref *at, struct snap_blob **ret_blobs, unsigned *ret_count, size_t *ret_need);
 
 /* ---- marks: an upload that is under way ---- */
-void snap_mark_encode(const char *snapshot, const char *parent, int64_t time_ms, struct buf *out);
-int snap_mark_decode(const char *data, size_t len, char parent[static ID_LEN], int64_t *ret_time_ms);
+struct snap_mark {
+	char parent[ID_LEN];    /* "": none */
+	int64_t time_ms;
+	char key_id[KEY_ID_LEN]; /* of an encrypted one without a parent; "": none */
+	unsigned char wrapped[SNAP_WRAPPED];
+};
+#define SNAP_MARK_MAX 4096
+void snap_mark_encode(const char *snapshot, const struct snap_mark *m, struct buf *out);
+int snap_mark_decode(const char *data, size_t len, struct snap_mark *ret);
 
 /* ---- numbers ---- */
 struct snap_in { /* a reader that cannot leave its bytes; bad stays set */

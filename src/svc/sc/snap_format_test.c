@@ -151,6 +151,66 @@ static void test_versions_and_ciphers(void **state)
 	}
 }
 
+/* Plain snapshots are what they were in the first release, to the byte. */
+static void expect_digest(const struct buf *b, size_t len, const char *hex)
+{
+	unsigned char sha[SHA256_LEN], wanted[SHA256_LEN];
+
+	assert_int_equal(b->len, len);
+	assert_int_equal(hex_decode(hex, 2 * SHA256_LEN, wanted), 0);
+	snap_sha256(b->data, b->len, sha);
+	assert_memory_equal(sha, wanted, SHA256_LEN);
+}
+
+static void test_plain_bytes(void **state)
+{
+	struct upload_id u = { "snap-0123456789abcdef0", 42 }, parents = { "snap-b", 7 };
+	struct snap_root *r = calloc(1, sizeof(*r));
+	struct snap_page *p = snap_page_new(1, 8);
+	struct snap_blob blobs[] = { { .kind = SNAP_BLOB_CHUNK, .codec = SNAP_RAW, .off = 16, .len = 5, .number = 1 },
+				     { .kind = SNAP_BLOB_PAGE, .off = 21, .len = 4, .number = 2 } };
+	struct buf b = BUF_INIT;
+
+	for (unsigned i = 0; i < 5; i++) {
+		p->chunk[i] = (struct snap_chunk_ref){ .codec = i % 2 ? SNAP_RAW : SNAP_ZSTD, .pack = snap_page_pack(p, i < 3 ? &u : &parents, i),
+						       .off = 16 + 100 * i, .len = 4096 - i };
+		memset(p->chunk[i].sha, (int)i, SHA256_LEN);
+	}
+	snap_page_encode(p, &b);
+	expect_digest(&b, 299, "dc93aa6ae29d925d6d1331e1bce9d7af57266fe132141901c3a6a0c26f22ecf3");
+	snap_id_copy(r->id, "snap-0123456789abcdef0");
+	snap_id_copy(r->volume, "vol-1");
+	snap_id_copy(r->parent, "snap-b");
+	snap_id_copy(r->lineage, "snap-b");
+	r->chunk_bytes = 4096;
+	r->page_chunks = 8;
+	r->size_bytes = 4096 * 30;
+	r->time_ms = 1700000000123;
+	r->data_chunks = 9;
+	r->added_chunks = 3;
+	r->added_bytes = 12345;
+	r->page_count = 4;
+	r->pages = calloc(4, sizeof(*r->pages));
+	snap_root_upload(r, &parents);
+	snap_root_upload(r, &u);
+	r->pages[1] = (struct snap_page_ref){ .stored = true, .upload = 1, .pack = 3, .off = 16, .len = (uint32_t)b.len };
+	snap_sha256(b.data, b.len, r->pages[1].sha);
+	snap_page_ref_describe(r, &r->pages[1], p);
+	buf_reset(&b);
+	snap_root_encode(r, &b);
+	expect_digest(&b, 240, "7e93af35049b81e9547746d85bc15fd40cbd4005714f9393666f07004616846a");
+	snap_pack_begin(&b, false);
+	buf_append(&b, "123456789", 9);
+	snap_pack_finish(&b, blobs, 2, NULL, NULL);
+	expect_digest(&b, 177, "63e774c587add342066aad04ec7e142f2566fe209db06142eba7921081566644");
+	buf_reset(&b);
+	snap_mark_encode("snap-a", &(struct snap_mark){ .parent = "snap-b", .time_ms = 77 }, &b);
+	expect_digest(&b, 33, "7cac4850ad8e57a1916683889913d4e56312a3e24a9c91607262c023e87033d0");
+	snap_page_free(p);
+	snap_root_free(r);
+	buf_done(&b);
+}
+
 static void test_page(void **state)
 {
 	uint64_t seed = (uint64_t)time(NULL) | 1;
@@ -216,26 +276,26 @@ static void test_pack_index(void **state)
 	unsigned count;
 	size_t need;
 
-	snap_pack_begin(&pack);
+	snap_pack_begin(&pack, false);
 	for (unsigned i = 0; i < 40; i++) {
 		blobs[i] = (struct snap_blob){ .kind = SNAP_BLOB_CHUNK, .codec = SNAP_RAW, .off = (uint32_t)pack.len, .len = 9, .number = i };
 		blobs[i].sha[0] = (unsigned char)i;
 		buf_append(&pack, "123456789", 9);
 	}
-	snap_pack_finish(&pack, blobs, 40);
+	snap_pack_finish(&pack, blobs, 40, NULL, NULL);
 	const unsigned char *end = (const unsigned char *)pack.data + pack.len;
-	assert_int_equal(snap_pack_index(end - 48, 48, pack.len, &back, &count, &need), -EAGAIN);
-	assert_int_equal(snap_pack_index(end - need, need, pack.len, &back, &count, &need), 0);
+	assert_int_equal(snap_pack_index(end - 48, 48, pack.len, NULL, NULL, &back, &count, &need), -EAGAIN);
+	assert_int_equal(snap_pack_index(end - need, need, pack.len, NULL, NULL, &back, &count, &need), 0);
 	assert_int_equal(count, 40);
 	assert_true(back[7].number == 7 && back[7].off == blobs[7].off && back[7].len == 9 && back[7].sha[0] == 7);
 	free(back);
-	assert_int_equal(snap_pack_index(end - need, need, pack.len + 1, &back, &count, &need), -EBADMSG);
+	assert_int_equal(snap_pack_index(end - need, need, pack.len + 1, NULL, NULL, &back, &count, &need), -EBADMSG);
 	for (unsigned i = 0; i < 2000; i++) {
 		size_t at = pack.len - 1 - bucket_random(&seed) % (40 * SNAP_BLOB_LEN + SNAP_PACK_FOOTER);
 		char was = pack.data[at];
 
 		pack.data[at] ^= (char)(1 << i % 8);
-		int r = snap_pack_index((const unsigned char *)pack.data, pack.len, pack.len, &back, &count, &need);
+		int r = snap_pack_index((const unsigned char *)pack.data, pack.len, pack.len, NULL, NULL, &back, &count, &need);
 		assert_int_equal(r, -EBADMSG);
 		pack.data[at] = was;
 	}
@@ -286,6 +346,7 @@ int main(void)
 		cmocka_unit_test(test_root),	cmocka_unit_test(test_made_up_roots),
 		cmocka_unit_test(test_page),	cmocka_unit_test(test_full_page_of_a_thousand_packs),
 		cmocka_unit_test(test_keys),	cmocka_unit_test(test_versions_and_ciphers),
+		cmocka_unit_test(test_plain_bytes),
 		cmocka_unit_test(test_pack_index), cmocka_unit_test(test_compression),
 	};
 

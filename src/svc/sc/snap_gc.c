@@ -96,20 +96,18 @@ static int give_up(struct snap_store *s, const char *snapshot, struct error *e)
 
 /* ---- delete ---- */
 
-static int read_mark(struct snap_store *s, const char *id, char parent[static ID_LEN], int64_t *ret_time_ms, struct error *e)
+int snap_read_mark(struct snap_store *s, const char *id, struct snap_mark *ret, struct error *e)
 {
 	_cleanup_(buf_done) struct buf raw = BUF_INIT;
 	char key[SNAP_KEY_MAX];
 	int err;
 
 	snap_mark_key(id, key);
-	err = objects_get(s->objects, key, 0, 4096, &raw, e);
+	err = objects_get(s->objects, key, 0, SNAP_MARK_MAX, &raw, e);
 	if (err)
 		return err;
-	if (snap_mark_decode(raw.data ? raw.data : "", raw.len, parent, ret_time_ms)) {
-		strcpy(parent, "?"); /* not one of ours, or torn: nothing is known but that it is there */
-		*ret_time_ms = 0;
-	}
+	if (snap_mark_decode(raw.data ? raw.data : "", raw.len, ret)) /* not one of ours, or torn: nothing is known but that it is there */
+		*ret = (struct snap_mark){ .parent = "?" };
 	return 0;
 }
 
@@ -131,14 +129,13 @@ static int check_marks(struct snap_store *s, const char *snapshot, struct error 
 	int err = snap_all_ids(s, SNAP_MARKS, &ids, e);
 
 	for (size_t i = 0; !err && i < ids.count; i++) {
-		char parent[ID_LEN];
-		int64_t time_ms;
+		struct snap_mark mark;
 
-		err = read_mark(s, ids.id[i], parent, &time_ms, e);
+		err = snap_read_mark(s, ids.id[i], &mark, e);
 		if (err == -ENOENT) {
 			snap_error_clear(e);
 			err = 0;
-		} else if (!err && (str_eq(parent, snapshot) || str_eq(parent, "?")) && !is_over(s, ids.id[i])) {
+		} else if (!err && (str_eq(mark.parent, snapshot) || str_eq(mark.parent, "?")) && !is_over(s, ids.id[i])) {
 			error_set(e, "InvalidSnapshot.InUse", "snapshot %s is the parent of %s, whose upload has neither been committed nor"
 				  " given up", snapshot, ids.id[i]);
 			err = -EBUSY;
@@ -272,10 +269,9 @@ int snap_delete(struct snap_store *s, const char *snapshot, struct snap_removed 
 static int gc_mark(struct snap_store *s, const char *id, int64_t abandon_after_ms, struct packset *packs, struct snap_removed *ret,
 		   struct error *e)
 {
-	char parent[ID_LEN];
+	struct snap_mark mark;
 	struct snap_use *use;
-	int64_t time_ms;
-	int err = read_mark(s, id, parent, &time_ms, e);
+	int err = snap_read_mark(s, id, &mark, e);
 
 	if (err == -ENOENT) { /* it ended just now */
 		snap_error_clear(e);
@@ -283,7 +279,7 @@ static int gc_mark(struct snap_store *s, const char *id, int64_t abandon_after_m
 	}
 	if (err)
 		return err;
-	if ((abandon_after_ms && clock_unix_ms() - time_ms < abandon_after_ms) || snap_use(s, id, SNAP_REMOVES, &use, NULL)) {
+	if ((abandon_after_ms && clock_unix_ms() - mark.time_ms < abandon_after_ms) || snap_use(s, id, SNAP_REMOVES, &use, NULL)) {
 		packset_remove_snapshot(packs, id); /* under way */
 		return 0;
 	}

@@ -39,6 +39,7 @@ struct model {
 	unsigned char *volume;
 	struct copy copies[SNAPSHOTS_MAX];
 	unsigned made, kills, resumes, deletes, lost_commits;
+	struct kit_keys keys; /* none: plain snapshots */
 };
 
 static uint64_t rnd(struct model *m, uint64_t n)
@@ -52,6 +53,7 @@ static void start(struct model *m)
 	m->bucket.kill_in = 0;
 	m->objects = bucket_objects(&m->bucket);
 	m->store = snap_store_open(m->objects);
+	snap_store_use_keys(m->store, m->keys.keys);
 }
 
 static void stop(struct model *m)
@@ -126,8 +128,9 @@ static void check_copy(struct model *m, const struct copy *c)
 	struct snap_page *p = NULL;
 	uint64_t data = 0;
 
-	if (snap_load_root(m->store, c->id, &r, &e))
+	if (snap_open_root(m->store, c->id, NULL, &r, &e))
 		fail_msg("%s: %s", c->id, e.message);
+	assert_int_equal(r->encrypted, m->keys.keys != NULL);
 	assert_int_equal(r->size_bytes, c->size);
 	for (uint64_t i = 0; i < snap_root_chunks(r); i++) {
 		if (!p || p->index != i / PAGE) {
@@ -166,7 +169,7 @@ static void forget(struct copy *c)
 static int upload(struct model *m, struct copy *to, const char *id, const struct copy *parent, bool resume)
 {
 	struct snap_writer_config c = { .snapshot = id, .volume = "vol-1", .parent = parent ? parent->id : NULL,
-					.size_bytes = m->size, .in_flight = 1 + (unsigned)rnd(m, 3), .resume = resume,
+					.encrypted = m->keys.keys, .size_bytes = m->size, .in_flight = 1 + (unsigned)rnd(m, 3), .resume = resume,
 					.chunk_bytes = CHUNK, .page_chunks = PAGE, .pack_bytes = (uint32_t)(3 + rnd(m, 10)) * CHUNK };
 	struct snap_writer *w;
 	struct error e = { 0 };
@@ -307,10 +310,12 @@ static unsigned operations(void)
 	return text ? (unsigned)atoi(text) : 250;
 }
 
-static void run(uint64_t seed, unsigned ops, bool faults)
+static void run(uint64_t seed, unsigned ops, bool faults, bool encrypted)
 {
 	struct model m = { .seed = seed | 1, .size = 40 * CHUNK + 512 };
 
+	if (encrypted)
+		kit_keys_init(&m.keys);
 	m.volume = calloc(CHUNKS_MAX, CHUNK);
 	bucket_init(&m.bucket, seed + 1);
 	if (faults) {
@@ -321,6 +326,8 @@ static void run(uint64_t seed, unsigned ops, bool faults)
 	start(&m);
 	for (unsigned i = 0; i < ops; i++) {
 		change(&m);
+		if (encrypted && rnd(&m, 20) == 0 && keys_count(m.keys.keys) < 20)
+			assert_int_equal(keys_rotate(m.keys.keys, NULL), 0);
 		switch (rnd(&m, 8)) {
 		case 0 ... 3:
 			make_snapshot(&m);
@@ -352,6 +359,8 @@ static void run(uint64_t seed, unsigned ops, bool faults)
 	print_message("seed %llu: %u snapshots, %u kills, %u resumed, %u commits of the dead, %u deleted\n",
 		      (unsigned long long)seed, m.made, m.kills, m.resumes, m.lost_commits, m.deletes);
 	stop(&m);
+	assert_true(!encrypted || ops < 200 || m.resumes > 0);
+	kit_keys_done(&m.keys);
 	bucket_done(&m.bucket);
 	free(m.volume);
 }
@@ -365,17 +374,28 @@ static uint64_t a_seed(void)
 
 static void test_chains(void **state)
 {
-	run(a_seed(), operations(), false);
+	run(a_seed(), operations(), false, false);
 }
 
 static void test_chains_on_a_bad_network(void **state)
 {
-	run(a_seed() + 1, operations() / 4, true);
+	run(a_seed() + 1, operations() / 4, true, false);
+}
+
+static void test_encrypted_chains(void **state)
+{
+	run(a_seed() + 2, operations(), false, true);
+}
+
+static void test_encrypted_chains_on_a_bad_network(void **state)
+{
+	run(a_seed() + 3, operations() / 4, true, true);
 }
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = { cmocka_unit_test(test_chains), cmocka_unit_test(test_chains_on_a_bad_network) };
+	const struct CMUnitTest tests[] = { cmocka_unit_test(test_chains), cmocka_unit_test(test_chains_on_a_bad_network),
+					    cmocka_unit_test(test_encrypted_chains), cmocka_unit_test(test_encrypted_chains_on_a_bad_network) };
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -8,7 +8,7 @@
 
 /*
  * A page, as a blob in a pack: magic, index, chunks, uploads (id, attempt), packs (upload, number), a bitmap of the chunks that
- * are not zero, and of each of those: pack u16, codec u8, 0, offset u32, length u32, SHA-256. The root has the blob's SHA-256.
+ * are not zero, and of each of those: pack u16, codec u8, 0, offset u32, length u32, digest. The root has the SHA-256 of what is stored.
  */
 #define PAGE_MAGIC "MALPAGE1"
 #define NO_PACK UINT16_MAX
@@ -173,7 +173,7 @@ static void decode_chunk(struct snap_in *in, const struct snap_page *p, struct s
 	c->len = snap_get_u32(in);
 	sha = snap_get_bytes(in, SHA256_LEN);
 	if (!sha || what >> 24 || c->pack >= p->pack_count || (c->codec != SNAP_RAW && c->codec != SNAP_ZSTD) || c->len == 0 ||
-	    c->len > SNAP_CHUNK_MAX || c->off < SNAP_PACK_HEADER || c->off > SNAP_PACK_MAX - c->len) {
+	    c->len > SNAP_CHUNK_MAX + SNAP_TAG || c->off < SNAP_PACK_HEADER || c->off > SNAP_PACK_MAX - c->len) {
 		in->bad = true;
 		return;
 	}

@@ -131,7 +131,8 @@ int snap_reader_open(struct snap_store *s, const struct snap_reader_config *c, s
 	r->config = *c;
 	set_defaults(&r->config);
 	make_lists(r);
-	err = snap_load_root(s, c->snapshot, &r->root, e);
+	r->config.key = NULL;
+	err = snap_open_root(s, c->snapshot, c->key, &r->root, e);
 	for (unsigned i = 0; !err && i < r->config.threads; i++) {
 		err = -pthread_create(&r->thread[i], NULL, fetcher, r);
 		if (err)
@@ -468,6 +469,38 @@ static int hold_page(struct snap_reader *r, uint64_t index, struct held_page **r
 
 /* ---- loading (threads of the reader) ---- */
 
+static bool from_cache_sealed(struct snap_reader *r, const struct snap_page *p, struct slot *s, const unsigned char *name)
+{
+	unsigned i = (unsigned)(s->chunk % r->root->page_chunks);
+	_cleanup_(freep) unsigned char *stored = malloc(p->chunk[i].len);
+
+	if (!stored || !chunk_cache_get_sealed(r->config.cache, name, stored, p->chunk[i].len))
+		return false;
+	if (!snap_read_chunk(r->root, p, i, stored, s->data))
+		return true;
+	chunk_cache_drop(r->config.cache, name);
+	return false;
+}
+
+static int load_sealed(struct snap_reader *r, const struct snap_page *p, struct slot *s, struct buf *scratch, bool *from_cache,
+		       struct error *e)
+{
+	unsigned i = (unsigned)(s->chunk % r->root->page_chunks);
+	bool cached = r->config.cache && p->chunk[i].codec != SNAP_ZERO;
+	unsigned char name[SHA256_LEN];
+
+	if (cached) {
+		snap_chunk_name(p, i, name);
+		*from_cache = from_cache_sealed(r, p, s, name);
+		if (*from_cache)
+			return 0;
+	}
+	int err = snap_load_chunk(r->objects, r->root, p, i, scratch, s->data, e);
+	if (!err && cached)
+		chunk_cache_put(r->config.cache, name, scratch->data, scratch->len);
+	return err;
+}
+
 static int load_bytes(struct snap_reader *r, const struct snap_page *p, struct slot *s, struct buf *scratch, bool *from_cache,
 		      struct error *e)
 {
@@ -477,6 +510,8 @@ static int load_bytes(struct snap_reader *r, const struct snap_page *p, struct s
 
 	if (!s->data && !(s->data = malloc(len)))
 		return error_errno(e, ENOMEM, "reading a chunk");
+	if (r->root->encrypted)
+		return load_sealed(r, p, s, scratch, from_cache, e);
 	*from_cache = r->config.cache && c->codec != SNAP_ZERO && chunk_cache_get(r->config.cache, c->sha, s->data, len);
 	if (*from_cache)
 		return 0;

@@ -10,13 +10,14 @@
 
 /*
  * A snapshot's bytes, fetched as they are asked for: chunks in memory, then the local cache, then Walrus; each chunk is compared
- * with its SHA-256 whichever way it came. Callers that want the same chunk at once share one fetch; who reads in sequence has the
+ * with its digest whichever way it came. An encrypted one is encrypted in the local cache, too. Callers that want the same chunk at once share one fetch; who reads in sequence has the
  * next chunks fetched ahead. Memory: `chunks` chunks, `pages` pages of the manifest (about 64 kB each), and the manifest's root.
  */
 struct snap_reader;
 
 struct snap_reader_config {
 	const char *snapshot;
+	const unsigned char *key;   /* of an encrypted one (snap_data_key()), for the opening only; NULL: by the store's master keys */
 	struct chunk_cache *cache;  /* NULL: none. Stays the caller's; readers may share it */
 	unsigned threads;           /* fetches at once; 0: 4 */
 	unsigned chunks;            /* in memory; 0: 32; at least 2 */
@@ -27,7 +28,7 @@ struct snap_reader_config {
 	void *report_ctx;
 };
 
-/* As snap_info()'s errors; -EBUSY: it is being deleted. */
+/* As snap_info()'s and snap_data_key()'s errors; -EBUSY: it is being deleted. */
 int snap_reader_open(struct snap_store *s, const struct snap_reader_config *c, struct snap_reader **ret, struct error *e);
 /* Every read has ended. Fetches ahead are waited for. NULL is fine. */
 void snap_reader_close(struct snap_reader *r);

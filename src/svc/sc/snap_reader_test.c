@@ -31,9 +31,10 @@ struct fixture {
 	unsigned char *data;
 	char dir[64];
 	struct chunk_cache *cache;
+	struct kit_keys keys;
 };
 
-static int setup(void **state)
+static int setup_with(void **state, bool encrypted)
 {
 	struct fixture *f = calloc(1, sizeof(*f));
 
@@ -42,6 +43,9 @@ static int setup(void **state)
 	bucket_init(&f->bucket, f->seed);
 	f->objects = bucket_objects(&f->bucket);
 	f->store = snap_store_open(f->objects);
+	if (encrypted)
+		kit_keys_init(&f->keys);
+	snap_store_use_keys(f->store, f->keys.keys);
 	f->data = malloc(SIZE);
 	kit_fill(&f->seed, f->data, SIZE);
 	memset(f->data + 2 * KIT_PAGE * KIT_CHUNK, 'n', 99); /* for stored_chunk() */
@@ -52,12 +56,23 @@ static int setup(void **state)
 	return 0;
 }
 
+static int setup(void **state)
+{
+	return setup_with(state, false);
+}
+
+static int setup_encrypted(void **state)
+{
+	return setup_with(state, true);
+}
+
 static int teardown(void **state)
 {
 	struct fixture *f = *state;
 
 	chunk_cache_close(f->cache);
 	snap_store_close(f->store);
+	kit_keys_done(&f->keys);
 	objects_free(f->objects);
 	bucket_done(&f->bucket);
 	dir_remove(f->dir);
@@ -261,7 +276,7 @@ static uint64_t stored_chunk(struct fixture *f, struct bucket_object **ret_objec
 	char key[SNAP_KEY_MAX];
 	unsigned i = 0;
 
-	assert_int_equal(snap_load_root(f->store, "snap-a", &r, NULL), 0);
+	assert_int_equal(snap_open_root(f->store, "snap-a", NULL, &r, NULL), 0);
 	assert_int_equal(snap_get_page(f->objects, r, 2, &p, NULL), 0);
 	while (p->chunk[i].codec == SNAP_ZERO)
 		assert_true(++i < KIT_PAGE);
@@ -413,19 +428,22 @@ static void test_not_deleted_while_read(void **state)
 	assert_int_equal(f->bucket.count, 0);
 }
 
+/* Of a plain snapshot, and of an encrypted one. */
+#define BOTH(f) cmocka_unit_test_setup_teardown(f, setup, teardown), { #f " encrypted", f, setup_encrypted, teardown, NULL }
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(test_many_callers, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_bad_network, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_cache, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_spoilt_cache, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_corrupt_object, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_walrus_is_away, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_equal_fetches_are_one, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_sequence_is_fetched_ahead, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_extents, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_not_deleted_while_read, setup, teardown),
+		BOTH(test_many_callers),
+		BOTH(test_bad_network),
+		BOTH(test_cache),
+		BOTH(test_spoilt_cache),
+		BOTH(test_corrupt_object),
+		BOTH(test_walrus_is_away),
+		BOTH(test_equal_fetches_are_one),
+		BOTH(test_sequence_is_fetched_ahead),
+		BOTH(test_extents),
+		BOTH(test_not_deleted_while_read),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

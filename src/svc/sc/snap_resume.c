@@ -7,6 +7,7 @@
 
 struct snap_resume {
 	struct objects *objects;
+	const struct snap_cipher *cipher;
 	struct snap_sent *sent;
 	size_t count, cap;
 	struct error *e;
@@ -31,12 +32,11 @@ static int read_pack(void *ctx, const struct object_entry *entry)
 	_cleanup_(buf_done) struct buf tail = BUF_INIT;
 	struct snap_blob *blobs;
 	size_t need = 65536;
-	struct upload_id u;
-	uint32_t number;
+	struct snap_pack_ref at;
 	unsigned count;
 	int err;
 
-	if (snap_parse_pack_key(entry->key, &u, &number))
+	if (snap_parse_pack_key(entry->key, &at.upload, &at.number))
 		return 0;
 	for (unsigned attempt = 0; attempt < 2; attempt++) {
 		need = (size_t)MIN_OF((uint64_t)need, entry->size_bytes);
@@ -48,7 +48,8 @@ static int read_pack(void *ctx, const struct object_entry *entry)
 		}
 		if (err)
 			return err;
-		err = snap_pack_index((const unsigned char *)tail.data, tail.len, entry->size_bytes, &blobs, &count, &need);
+		err = snap_pack_index((const unsigned char *)tail.data, tail.len, entry->size_bytes, r->cipher, &at, &blobs, &count,
+				      &need);
 		if (err != -EAGAIN)
 			break;
 	}
@@ -57,8 +58,8 @@ static int read_pack(void *ctx, const struct object_entry *entry)
 	for (unsigned i = 0; i < count; i++) {
 		bool known = blobs[i].codec == SNAP_RAW || blobs[i].codec == SNAP_ZSTD;
 
-		if (blobs[i].kind == SNAP_BLOB_CHUNK && known && blobs[i].len <= SNAP_CHUNK_MAX)
-			add(r, &u, number, &blobs[i]);
+		if (blobs[i].kind == SNAP_BLOB_CHUNK && known && blobs[i].len <= SNAP_CHUNK_MAX + SNAP_TAG)
+			add(r, &at.upload, at.number, &blobs[i]);
 	}
 	free(blobs);
 	return 0;
@@ -71,7 +72,7 @@ static int by_number(const void *a, const void *b)
 	return (x->number > y->number) - (x->number < y->number);
 }
 
-int snap_resume_load(struct objects *o, const char *snapshot, struct snap_resume **ret, struct error *e)
+int snap_resume_load(struct objects *o, const char *snapshot, const struct snap_cipher *cipher, struct snap_resume **ret, struct error *e)
 {
 	struct snap_resume *r = calloc(1, sizeof(*r));
 	struct error why = { 0 };
@@ -80,6 +81,7 @@ int snap_resume_load(struct objects *o, const char *snapshot, struct snap_resume
 	if (!r)
 		abort();
 	r->objects = o;
+	r->cipher = cipher;
 	r->e = &why;
 	snprintf(prefix, sizeof(prefix), SNAP_PACKS "%s/", snapshot);
 	int err = objects_list(o, prefix, read_pack, r, &why);

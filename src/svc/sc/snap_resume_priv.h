@@ -15,7 +15,8 @@ struct snap_sent {
 	unsigned char sha[SHA256_LEN];
 };
 /* Packs that are damaged or of nobody's are passed over. */
-int snap_resume_load(struct objects *o, const char *snapshot, struct snap_resume **ret, struct error *e);
+int snap_resume_load(struct objects *o, const char *snapshot, const struct snap_cipher *cipher /* NULL: plain */, struct snap_resume **ret,
+		     struct error *e);
 void snap_resume_free(struct snap_resume *r);
 const struct snap_sent *snap_resume_find(const struct snap_resume *r, uint64_t chunk, const unsigned char sha[static SHA256_LEN]);
 

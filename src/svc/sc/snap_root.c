@@ -1,20 +1,25 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "svc/sc/snap_format_priv.h"
 
+#include <gnutls/crypto.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/text.h"
+#include "os/locked.h"
 
 /*
  * The root: magic, version, kind, cipher, chunk size, chunks of a page, size, time, counts, ids; then the uploads; then the pages
  * in order, as runs of zero pages and single stored ones (where the page lies, its SHA-256, which of its chunks are not zero, the
- * packs that those lie in); last the SHA-256 of all that. A tombstone ends after the ids.
+ * packs that those lie in); last the SHA-256 of all that. A tombstone ends after the ids. An encrypted one (cipher 1) has behind its
+ * ids the master key's id and the wrapped data key, and before the last SHA-256 that of all before, authenticated (snap_root_mac()).
  */
 #define ROOT_MAGIC "MALSNAP1"
 #define ROOT_VERSION 1
 #define CIPHER_NONE 0
+#define CIPHER_GCM 1
 
 enum root_kind { ROOT_SNAPSHOT = 1, ROOT_TOMBSTONE = 2 };
 enum page_tag { PAGES_ZERO = 0, PAGE_FULL = 1, PAGE_SOME = 2 };
@@ -34,7 +39,65 @@ void snap_root_free(struct snap_root *r)
 		snap_page_ref_done(&r->pages[i]);
 	free(r->pages);
 	free(r->uploads);
+	snap_cipher_free(r->cipher);
 	free(r);
+}
+
+/* ---- keys ---- */
+
+static void purpose_of(const struct snap_root *r, char out[static ID_LEN + 16])
+{
+	snprintf(out, ID_LEN + 16, "snapshots of %s", r->lineage);
+}
+
+int snap_root_lock(struct snap_root *r, struct keys *k, const unsigned char key[static SNAP_KEY_BYTES], struct error *e)
+{
+	char purpose[ID_LEN + 16];
+
+	purpose_of(r, purpose);
+	int err = keys_wrap(k, purpose, key, SNAP_KEY_BYTES, r->key_id, r->wrapped, e);
+	if (err)
+		return err;
+	r->encrypted = true;
+	r->cipher = snap_cipher_new(key);
+	return 0;
+}
+
+int snap_root_unwrap(const struct snap_root *r, struct keys *k, const char *key_id, const unsigned char *wrapped, unsigned char *key,
+		     struct error *e)
+{
+	char purpose[ID_LEN + 16];
+
+	if (!k) {
+		error_set(e, "KMSKeyNotFound", "snapshot %s is encrypted, and there is no key to read it with", r->id);
+		return -ENOKEY;
+	}
+	purpose_of(r, purpose);
+	return keys_unwrap(k, key_id, purpose, wrapped, SNAP_WRAPPED, key, SNAP_KEY_BYTES, e);
+}
+
+int snap_root_unlock(struct snap_root *r, struct keys *k, const unsigned char *key, struct error *e)
+{
+	unsigned char mac[SHA256_LEN];
+
+	if (!r->encrypted || r->cipher)
+		return 0;
+	_cleanup_(locked_freep) void *unwrapped = locked_new(SNAP_KEY_BYTES);
+	if (!unwrapped)
+		return error_errno(e, ENOMEM, "reading snapshot %s", r->id);
+	int err = key ? 0 : snap_root_unwrap(r, k, r->key_id, r->wrapped, unwrapped, e);
+	if (err)
+		return err;
+	struct snap_cipher *c = snap_cipher_new(key ? key : unwrapped);
+	snap_root_mac(c, r->said, mac);
+	if (gnutls_memcmp(mac, r->mac, sizeof(mac)) != 0) {
+		snap_cipher_free(c);
+		error_set(e, "Server.InternalError", "snapshot %s: its manifest (object " SNAP_ROOTS "%s) was not written with this key, or was altered",
+			  r->id, r->id);
+		return key ? -EKEYREJECTED : -EBADMSG;
+	}
+	r->cipher = c;
+	return 0;
 }
 
 bool snap_root_shape_ok(const struct snap_root *r)
@@ -194,6 +257,14 @@ static void encode_uploads(const struct snap_root *r, uint32_t *new_index, struc
 	}
 }
 
+static void encode_mac(const struct snap_root *r, const struct buf *out, size_t start, unsigned char mac[static SHA256_LEN])
+{
+	unsigned char said[SHA256_LEN];
+
+	snap_sha256(out->data + start, out->len - start, said);
+	snap_root_mac(r->cipher, said, mac);
+}
+
 void snap_root_encode(const struct snap_root *r, struct buf *out)
 {
 	_cleanup_(freep) uint32_t *new_index = calloc(r->upload_count + 1u, sizeof(*new_index));
@@ -205,7 +276,7 @@ void snap_root_encode(const struct snap_root *r, struct buf *out)
 	buf_append(out, ROOT_MAGIC, 8);
 	snap_put_u32(out, ROOT_VERSION);
 	snap_put_u32(out, r->abandoned ? ROOT_TOMBSTONE : ROOT_SNAPSHOT);
-	snap_put_u32(out, CIPHER_NONE);
+	snap_put_u32(out, r->encrypted ? CIPHER_GCM : CIPHER_NONE);
 	snap_put_u32(out, r->chunk_bytes);
 	snap_put_u32(out, r->page_chunks);
 	snap_put_u64(out, r->size_bytes);
@@ -217,6 +288,10 @@ void snap_root_encode(const struct snap_root *r, struct buf *out)
 	snap_put_text(out, r->volume);
 	snap_put_text(out, r->parent);
 	snap_put_text(out, r->lineage);
+	if (r->encrypted) {
+		snap_put_text(out, r->key_id);
+		buf_append(out, r->wrapped, sizeof(r->wrapped));
+	}
 	if (!r->abandoned)
 		encode_uploads(r, new_index, out);
 	for (uint64_t i = 0, zeroes; i < r->page_count; i++) {
@@ -229,11 +304,35 @@ void snap_root_encode(const struct snap_root *r, struct buf *out)
 		snap_put_var(out, PAGES_ZERO);
 		snap_put_var(out, zeroes);
 	}
+	if (r->encrypted) {
+		memcpy(sha, r->mac, sizeof(sha)); /* of one that was decoded, and never unlocked */
+		if (r->cipher)
+			encode_mac(r, out, start, sha);
+		buf_append(out, sha, sizeof(sha));
+	}
 	snap_sha256(out->data + start, out->len - start, sha);
 	buf_append(out, sha, sizeof(sha));
 }
 
 /* ---- decoding ---- */
+
+/* The bytes between the ids and the uploads; and takes what authenticates off the end. */
+static void decode_lock(const void *data, struct snap_in *in, struct snap_root *r)
+{
+	const unsigned char *len = snap_get_bytes(in, 1);
+	const char *id = len && *len < KEY_ID_LEN ? snap_get_bytes(in, *len) : NULL;
+	const void *wrapped = snap_get_bytes(in, sizeof(r->wrapped));
+
+	if (!id || !wrapped || in->end - in->at < SHA256_LEN) {
+		in->bad = true;
+		return;
+	}
+	memcpy(r->key_id, id, *len);
+	memcpy(r->wrapped, wrapped, sizeof(r->wrapped));
+	in->end -= SHA256_LEN;
+	memcpy(r->mac, in->end, SHA256_LEN);
+	snap_sha256(data, (size_t)(in->end - (const unsigned char *)data), r->said);
+}
 
 static void decode_head(struct snap_in *in, struct snap_root *r)
 {
@@ -342,7 +441,7 @@ int snap_root_decode(const void *data, size_t len, const char *id, struct snap_r
 	struct snap_in in = { data, (const unsigned char *)data + len - SHA256_LEN, false };
 	snap_get_bytes(&in, 8);
 	uint32_t version = snap_get_u32(&in), kind = snap_get_u32(&in), cipher = snap_get_u32(&in);
-	if (version != ROOT_VERSION || cipher != CIPHER_NONE) {
+	if (version != ROOT_VERSION || cipher > CIPHER_GCM) {
 		error_set(e, "UnsupportedOperation", "snapshot %s: its format (version %" PRIu32 ", cipher %" PRIu32
 			  ") is not known to this release", id, version, cipher);
 		return -EPROTONOSUPPORT;
@@ -353,6 +452,9 @@ int snap_root_decode(const void *data, size_t len, const char *id, struct snap_r
 	decode_head(&in, r);
 	if (!in.bad && !str_eq(r->id, id))
 		return damaged(id, "it is another snapshot's", e);
+	r->encrypted = cipher == CIPHER_GCM;
+	if (r->encrypted && !in.bad)
+		decode_lock(data, &in, r);
 	r->abandoned = kind == ROOT_TOMBSTONE;
 	if (!r->abandoned && !in.bad) {
 		in.bad = kind != ROOT_SNAPSHOT || !snap_root_shape_ok(r);

@@ -205,7 +205,7 @@ static int scrub_one(struct scrub *s, const char *id)
 {
 	struct error e = { 0 };
 	struct snap_root *r;
-	int err = snap_load_root(s->store, id, &r, &e);
+	int err = snap_open_root(s->store, id, NULL, &r, &e);
 
 	if (err == -ENOENT && !s->how->snapshot)
 		return 0; /* deleted meanwhile, or a tombstone */

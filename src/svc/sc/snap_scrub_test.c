@@ -23,6 +23,7 @@ struct fixture {
 	struct bucket bucket;
 	struct objects *objects;
 	struct snap_store *store;
+	struct kit_keys keys;
 	unsigned char *data[SNAPSHOTS]; /* of snap-0, snap-1 (its child), … */
 };
 
@@ -31,7 +32,7 @@ static void name(unsigned i, char out[static ID_LEN])
 	snprintf(out, ID_LEN, "snap-%u", i);
 }
 
-static int setup(void **state)
+static int setup_with(void **state, bool encrypted)
 {
 	struct fixture *f = calloc(1, sizeof(*f));
 
@@ -40,6 +41,9 @@ static int setup(void **state)
 	bucket_init(&f->bucket, f->seed);
 	f->objects = bucket_objects(&f->bucket);
 	f->store = snap_store_open(f->objects);
+	if (encrypted)
+		kit_keys_init(&f->keys);
+	snap_store_use_keys(f->store, f->keys.keys);
 	for (unsigned i = 0; i < SNAPSHOTS; i++) {
 		char id[ID_LEN], parent[ID_LEN] = "";
 
@@ -62,11 +66,22 @@ static int setup(void **state)
 	return 0;
 }
 
+static int setup(void **state)
+{
+	return setup_with(state, false);
+}
+
+static int setup_encrypted(void **state)
+{
+	return setup_with(state, true);
+}
+
 static int teardown(void **state)
 {
 	struct fixture *f = *state;
 
 	snap_store_close(f->store);
+	kit_keys_done(&f->keys);
 	objects_free(f->objects);
 	bucket_done(&f->bucket);
 	for (unsigned i = 0; i < SNAPSHOTS; i++)
@@ -104,7 +119,9 @@ static void check_changes(struct fixture *f, int a, unsigned b)
 			assert_int_equal(some[i].off_bytes, expected * KIT_CHUNK);
 			assert_int_equal(some[i].is_zero, snap_all_zero(data, KIT_CHUNK));
 			snap_sha256(data, KIT_CHUNK, sha);
-			if (!some[i].is_zero)
+			if (!some[i].is_zero && f->keys.keys)
+				assert_memory_not_equal(sha, some[i].token, SHA256_LEN);
+			else if (!some[i].is_zero)
 				assert_memory_equal(sha, some[i].token, SHA256_LEN);
 			expected++;
 		}
@@ -165,7 +182,7 @@ static unsigned char *stored(struct fixture *f, unsigned snapshot, unsigned chun
 	unsigned char *at = NULL;
 
 	name(snapshot, id);
-	assert_int_equal(snap_load_root(f->store, id, &r, NULL), 0);
+	assert_int_equal(snap_open_root(f->store, id, NULL, &r, NULL), 0);
 	assert_int_equal(snap_get_page(f->objects, r, chunk / KIT_PAGE, &p, NULL), 0);
 	if (p->chunk[chunk % KIT_PAGE].codec != SNAP_ZERO) {
 		snap_page_chunk_key(p, chunk % KIT_PAGE, key);
@@ -303,7 +320,7 @@ static void test_nothing_goes_beside_a_damaged_manifest(void **state)
 static struct snap_writer *begin(struct snap_store *s, const char *id, const char *parent, int want)
 {
 	struct snap_writer_config c = { .snapshot = id, .parent = parent, .size_bytes = SIZE, .chunk_bytes = KIT_CHUNK,
-					.page_chunks = KIT_PAGE, .pack_bytes = 3 * KIT_CHUNK, .no_compression = true };
+					.page_chunks = KIT_PAGE, .pack_bytes = 3 * KIT_CHUNK, .no_compression = true, .encrypted = s->keys };
 	struct snap_writer *w = NULL;
 
 	assert_int_equal(snap_writer_begin(s, &c, &w, NULL), want);
@@ -381,7 +398,7 @@ static void test_a_mark_outlives_its_snapshot(void **state)
 	struct findings n;
 
 	assert_int_equal(snap_delete(f->store, "snap-1", NULL, NULL), 0);
-	snap_mark_encode("snap-1", "snap-0", 1, &mark);
+	snap_mark_encode("snap-1", &(struct snap_mark){ .parent = "snap-0", .time_ms = 1 }, &mark);
 	assert_int_equal(objects_put(f->objects, "uploads/snap-1", mark.data, mark.len, false, NULL), 0);
 	buf_done(&mark);
 	assert_int_equal(snap_gc(f->store, 0, &removed, NULL), 0);
@@ -441,20 +458,23 @@ static void test_info(void **state)
 	assert_int_equal(snap_delete(f->store, "snap-77", NULL, NULL), -ENOENT);
 }
 
+/* Of plain snapshots, and of encrypted ones. */
+#define BOTH(f) cmocka_unit_test_setup_teardown(f, setup, teardown), { #f " encrypted", f, setup_encrypted, teardown, NULL }
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(test_changes, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_clean_scrub_reads_once, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_scrub_finds, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_scrub_of_damaged_manifests, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_scrub_is_stopped, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_nothing_goes_beside_a_damaged_manifest, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_uploads_are_safe, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_tombstones_stop_the_undead, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_a_mark_outlives_its_snapshot, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_failing_upload, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_info, setup, teardown),
+		BOTH(test_changes),
+		BOTH(test_clean_scrub_reads_once),
+		BOTH(test_scrub_finds),
+		BOTH(test_scrub_of_damaged_manifests),
+		BOTH(test_scrub_is_stopped),
+		BOTH(test_nothing_goes_beside_a_damaged_manifest),
+		BOTH(test_uploads_are_safe),
+		BOTH(test_tombstones_stop_the_undead),
+		BOTH(test_a_mark_outlives_its_snapshot),
+		BOTH(test_failing_upload),
+		BOTH(test_info),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

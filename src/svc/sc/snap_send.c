@@ -14,6 +14,7 @@
 struct snap_send {
 	struct objects *objects;
 	struct upload_id id;
+	const struct snap_cipher *cipher; /* NULL: plain */
 	uint32_t pack_bytes, next_number;
 	struct snap_pack *open[2]; /* chunks, pages */
 	pthread_mutex_t lock;
@@ -40,7 +41,7 @@ static int send_one(struct snap_send *s, struct snap_pack *p, struct error *e)
 {
 	char key[SNAP_KEY_MAX];
 
-	snap_pack_finish(&p->data, p->blobs, p->count);
+	snap_pack_finish(&p->data, p->blobs, p->count, s->cipher, &(struct snap_pack_ref){ s->id, p->number });
 	snap_pack_key(&s->id, p->number, key);
 	return objects_put(s->objects, key, p->data.data, p->data.len, false, e);
 }
@@ -80,7 +81,8 @@ static void *sender(void *ctx)
 	return NULL;
 }
 
-struct snap_send *snap_send_new(struct objects *o, const struct upload_id *id, unsigned in_flight, uint32_t pack_bytes)
+struct snap_send *snap_send_new(struct objects *o, const struct upload_id *id, unsigned in_flight, uint32_t pack_bytes,
+				const struct snap_cipher *cipher)
 {
 	struct snap_send *s = calloc(1, sizeof(*s));
 
@@ -88,6 +90,7 @@ struct snap_send *snap_send_new(struct objects *o, const struct upload_id *id, u
 		abort();
 	s->objects = o;
 	s->id = *id;
+	s->cipher = cipher;
 	s->pack_bytes = pack_bytes;
 	s->queue_last = &s->queue;
 	pthread_mutex_init(&s->lock, NULL);
@@ -182,7 +185,7 @@ static int take_buffer(struct snap_send *s, struct snap_pack **ret, struct error
 		p = calloc(1, sizeof(*p));
 	if (!p)
 		abort();
-	snap_pack_begin(&p->data);
+	snap_pack_begin(&p->data, s->cipher);
 	p->count = 0;
 	p->number = s->next_number++;
 	p->next = NULL;
@@ -205,13 +208,31 @@ static void seal(struct snap_send *s, unsigned kind)
 	pthread_mutex_unlock(&s->lock);
 }
 
-int snap_send_add(struct snap_send *s, const struct snap_blob *what, const void *data, uint32_t *ret_pack, uint32_t *ret_off,
-		  struct error *e)
+/* Appends it as it is stored. */
+static void append(const struct snap_send *s, struct snap_pack *p, struct snap_blob *what, const void *data)
+{
+	static const char tag[SNAP_TAG];
+
+	what->off = (uint32_t)p->data.len;
+	buf_append(&p->data, data, what->len);
+	if (s->cipher) {
+		struct snap_place at = { &s->id, p->number, what->off, what->kind, what->codec, what->number };
+
+		buf_append(&p->data, tag, sizeof(tag));
+		snap_seal(s->cipher, &at, data, what->len, p->data.data + what->off);
+		what->len += SNAP_TAG;
+	}
+	if (what->kind == SNAP_BLOB_PAGE)
+		snap_sha256(p->data.data + what->off, what->len, what->sha);
+}
+
+int snap_send_add(struct snap_send *s, struct snap_blob *what, const void *data, uint32_t *ret_pack, struct error *e)
 {
 	unsigned kind = what->kind == SNAP_BLOB_PAGE;
 	struct snap_pack *p = s->open[kind];
+	size_t more = s->cipher ? 2 * SNAP_TAG : 0; /* the blob's and the index' */
 
-	if (p && p->data.len + what->len + (p->count + 1ul) * SNAP_BLOB_LEN + SNAP_PACK_FOOTER > s->pack_bytes)
+	if (p && p->data.len + what->len + more + (p->count + 1ul) * SNAP_BLOB_LEN + SNAP_PACK_FOOTER > s->pack_bytes)
 		seal(s, kind);
 	p = s->open[kind];
 	if (!p) {
@@ -226,13 +247,10 @@ int snap_send_add(struct snap_send *s, const struct snap_blob *what, const void 
 		if (!p->blobs)
 			abort();
 	}
-	struct snap_blob *b = &p->blobs[p->count++];
-	*b = *what;
-	b->off = (uint32_t)p->data.len;
-	buf_append(&p->data, data, what->len);
+	append(s, p, what, data);
+	p->blobs[p->count++] = *what;
 	s->added_bytes += what->len;
 	*ret_pack = p->number;
-	*ret_off = b->off;
 	return 0;
 }
 

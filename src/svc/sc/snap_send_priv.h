@@ -18,13 +18,15 @@ struct snap_pack { /* being filled */
 	struct snap_pack *next;
 };
 
-struct snap_send *snap_send_new(struct objects *o, const struct upload_id *id, unsigned in_flight, uint32_t pack_bytes);
+/* cipher: NULL: plain. The caller's, and outlives it. */
+struct snap_send *snap_send_new(struct objects *o, const struct upload_id *id, unsigned in_flight, uint32_t pack_bytes,
+				const struct snap_cipher *cipher);
 /* Waits for what is being sent; what is only sealed is not sent. NULL is fine. */
 void snap_send_free(struct snap_send *s);
 
-/* Puts a blob into the open pack of its kind, sealing that first when it is full: where it lies. Waits for a buffer. */
-int snap_send_add(struct snap_send *s, const struct snap_blob *what, const void *data, uint32_t *ret_pack, uint32_t *ret_off,
-		  struct error *e);
+/* Puts a blob, what->len bytes, into the open pack of its kind, sealing that first when it is full. *what then says where it lies and how
+ * long it is there, and a page's the SHA-256 of what is there. Waits for a buffer. */
+int snap_send_add(struct snap_send *s, struct snap_blob *what, const void *data, uint32_t *ret_pack, struct error *e);
 int snap_send_finish(struct snap_send *s, struct error *e); /* seals, and waits until all is sent */
 void snap_send_cancel(struct snap_send *s);
 uint64_t snap_send_sent(struct snap_send *s);  /* bytes that were answered for */

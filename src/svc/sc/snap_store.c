@@ -3,6 +3,7 @@
 
 #include <assert.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -28,6 +29,11 @@ void snap_store_close(struct snap_store *s)
 	pthread_mutex_destroy(&s->lock);
 	free(s->lineages);
 	free(s);
+}
+
+void snap_store_use_keys(struct snap_store *s, struct keys *k)
+{
+	s->keys = k;
 }
 
 struct objects *snap_store_objects(struct snap_store *s)
@@ -143,6 +149,36 @@ int snap_load_root(struct snap_store *s, const char *snapshot, struct snap_root 
 	return err;
 }
 
+int snap_open_root(struct snap_store *s, const char *snapshot, const unsigned char *key, struct snap_root **ret, struct error *e)
+{
+	struct snap_root *r;
+	int err = snap_load_root(s, snapshot, &r, e);
+
+	if (err)
+		return err;
+	err = snap_root_unlock(r, s->keys, key, e);
+	if (err)
+		snap_root_free(r);
+	else
+		*ret = r;
+	return err;
+}
+
+int snap_data_key(struct snap_store *s, const char *snapshot, unsigned char ret[static SNAP_DATA_KEY_BYTES], struct error *e)
+{
+	_cleanup_(snap_root_freep) struct snap_root *r = NULL;
+	int err = snap_open_root(s, snapshot, NULL, &r, e);
+
+	static_assert(SNAP_DATA_KEY_BYTES == SNAP_KEY_BYTES, "one key under two names");
+	if (!err && !r->encrypted) {
+		error_set(e, "InternalError", "snapshot %s is not encrypted", snapshot);
+		err = -EINVAL;
+	}
+	if (!err)
+		snap_cipher_key(r->cipher, ret);
+	return err;
+}
+
 int snap_info(struct snap_store *s, const char *snapshot, struct snap_info *ret, struct error *e)
 {
 	struct snap_root *r;
@@ -151,7 +187,9 @@ int snap_info(struct snap_store *s, const char *snapshot, struct snap_info *ret,
 	if (err)
 		return err;
 	*ret = (struct snap_info){ .size_bytes = r->size_bytes, .time_ms = r->time_ms, .chunk_bytes = r->chunk_bytes,
-				   .data_bytes = r->data_chunks * r->chunk_bytes, .added_bytes = r->added_bytes };
+				   .data_bytes = r->data_chunks * r->chunk_bytes, .added_bytes = r->added_bytes,
+				   .encrypted = r->encrypted };
+	memcpy(ret->key_id, r->key_id, sizeof(ret->key_id));
 	memcpy(ret->id, r->id, ID_LEN);
 	memcpy(ret->volume, r->volume, ID_LEN);
 	memcpy(ret->parent, r->parent, ID_LEN);
@@ -231,6 +269,19 @@ static int page_problem(const struct snap_root *r, uint64_t index, const char *w
 	return -EBADMSG;
 }
 
+static int decode_page(const struct snap_root *r, uint64_t index, const struct buf *stored, struct snap_page **ret)
+{
+	const struct snap_page_ref *ref = &r->pages[index];
+	struct snap_place at = { &r->uploads[ref->upload], ref->pack, ref->off, SNAP_BLOB_PAGE, 0, index };
+
+	if (!r->encrypted)
+		return snap_page_decode(stored->data, stored->len, index, r->page_chunks, ret);
+	_cleanup_(freep) unsigned char *plain = malloc(stored->len);
+	if (!plain || snap_unseal(r->cipher, &at, stored->data, stored->len, plain))
+		return -EBADMSG;
+	return snap_page_decode(plain, stored->len - SNAP_TAG, index, r->page_chunks, ret);
+}
+
 int snap_load_page(struct objects *o, const struct snap_root *r, uint64_t index, struct snap_page **ret, struct error *e)
 {
 	const struct snap_page_ref *ref = &r->pages[index];
@@ -252,8 +303,7 @@ int snap_load_page(struct objects *o, const struct snap_root *r, uint64_t index,
 		if (raw.len != ref->len)
 			continue;
 		snap_sha256(raw.data, raw.len, sha);
-		if (memcmp(sha, ref->sha, SHA256_LEN) == 0 &&
-		    snap_page_decode(raw.data, raw.len, index, r->page_chunks, ret) == 0)
+		if (memcmp(sha, ref->sha, SHA256_LEN) == 0 && decode_page(r, index, &raw, ret) == 0)
 			return 0;
 	}
 	return page_problem(r, index, "corrupt", e);
@@ -284,11 +334,42 @@ static int chunk_problem(const struct snap_root *r, const struct snap_page *p, u
 	return -EBADMSG;
 }
 
+void snap_chunk_name(const struct snap_page *p, unsigned i, unsigned char out[static SHA256_LEN])
+{
+	char text[SNAP_KEY_MAX + 64];
+
+	snap_page_chunk_key(p, i, text);
+	size_t len = strlen(text);
+	snprintf(text + len, sizeof(text) - len, " %" PRIu32 "+%" PRIu32, p->chunk[i].off, p->chunk[i].len);
+	snap_sha256(text, strlen(text), out);
+}
+
+int snap_read_chunk(const struct snap_root *r, const struct snap_page *p, unsigned i, const void *stored, void *out)
+{
+	const struct snap_chunk_ref *c = &p->chunk[i];
+	const struct snap_pack_ref *pack = &p->packs[c->pack];
+	struct snap_place at = { &pack->upload, pack->number, c->off, SNAP_BLOB_CHUNK, c->codec, p->index * r->page_chunks + i };
+	_cleanup_(freep) unsigned char *plain = NULL;
+	unsigned char sha[SHA256_LEN];
+	size_t len = c->len;
+
+	if (r->encrypted) {
+		plain = malloc(len);
+		if (!plain || snap_unseal(r->cipher, &at, stored, len, plain))
+			return -EBADMSG;
+		stored = plain;
+		len -= SNAP_TAG;
+	}
+	if (snap_decompress(c->codec, stored, len, out, r->chunk_bytes))
+		return -EBADMSG;
+	snap_digest(r->cipher, out, r->chunk_bytes, sha);
+	return memcmp(sha, c->sha, SHA256_LEN) == 0 ? 0 : -EBADMSG;
+}
+
 int snap_load_chunk(struct objects *o, const struct snap_root *r, const struct snap_page *p, unsigned i, struct buf *scratch,
 		    void *out, struct error *e)
 {
 	const struct snap_chunk_ref *c = &p->chunk[i];
-	unsigned char sha[SHA256_LEN];
 	char key[SNAP_KEY_MAX];
 
 	if (c->codec == SNAP_ZERO) {
@@ -305,10 +386,7 @@ int snap_load_chunk(struct objects *o, const struct snap_root *r, const struct s
 		}
 		if (err)
 			return err;
-		if (scratch->len != c->len || snap_decompress(c->codec, scratch->data, scratch->len, out, r->chunk_bytes))
-			continue;
-		snap_sha256(out, r->chunk_bytes, sha);
-		if (memcmp(sha, c->sha, SHA256_LEN) == 0)
+		if (scratch->len == c->len && snap_read_chunk(r, p, i, scratch->data, out) == 0)
 			return 0;
 	}
 	return chunk_problem(r, p, i, "corrupt: it does not have its SHA-256", e);

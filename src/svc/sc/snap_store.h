@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "base/id.h"
+#include "svc/sc/keys.h"
 #include "svc/sc/objects.h"
 
 /*
@@ -21,6 +22,9 @@ struct snap_store;
 struct snap_store *snap_store_open(struct objects *o);
 /* No writer or reader is open. NULL is fine. */
 void snap_store_close(struct snap_store *s);
+/* Master keys, for encrypted snapshots; the caller's, and outlive the store. Before it is used; without, encrypted ones can be listed
+ * and deleted, but neither read nor made. */
+void snap_store_use_keys(struct snap_store *s, struct keys *k);
 struct objects *snap_store_objects(struct snap_store *s);
 
 struct snap_info {
@@ -30,9 +34,15 @@ struct snap_info {
 	uint32_t chunk_bytes;
 	uint64_t data_bytes;   /* of chunks that are not zero, plain */
 	uint64_t added_bytes;  /* stored by this snapshot itself */
+	bool encrypted;
+	char key_id[KEY_ID_LEN]; /* the master key that its key is wrapped by */
 };
 /* -ENOENT: there is none; -EBADMSG: its manifest is damaged; -EPROTONOSUPPORT: of a later release. */
 int snap_info(struct snap_store *s, const char *snapshot, struct snap_info *ret, struct error *e);
+/* The key that an encrypted snapshot's lineage is read with, for a process that shall have no more than that (snap_reader_config).
+ * -EINVAL: it is not encrypted; -ENOKEY, -EKEYREJECTED: no such master key, or not the right one. */
+#define SNAP_DATA_KEY_BYTES 32
+int snap_data_key(struct snap_store *s, const char *snapshot, unsigned char ret[static SNAP_DATA_KEY_BYTES], struct error *e);
 /* Every committed snapshot by id, the damaged ones too. fn's value other than 0 ends it and is returned. */
 int snap_list(struct snap_store *s, int (*fn)(void *ctx, const char *snapshot), void *ctx, struct error *e);
 
@@ -56,7 +66,7 @@ int snap_abandon(struct snap_store *s, const char *snapshot, struct error *e);
 struct snap_change {
 	uint64_t off_bytes, len_bytes; /* one chunk, cut at the volume's end */
 	bool is_zero;                  /* in b */
-	unsigned char token[32];       /* SHA-256 of the chunk in b; zeroes for a zero chunk */
+	unsigned char token[32];       /* SHA-256 of the chunk in b (encrypted: an HMAC); zeroes for a zero chunk */
 };
 /* Up to max chunks at or behind *from_chunk that differ between a (NULL or "": nothing, all that is not zero differs) and b; *from_chunk is
  * then where to go on, and the number of chunks of b at the end. Returns how many. What b is longer by differs where it is not

@@ -26,6 +26,7 @@ struct snap_lineage { /* manifests do not change, so neither does this */
 
 struct snap_store {
 	struct objects *objects;
+	struct keys *keys; /* NULL: none */
 	pthread_mutex_t lock;
 	struct snap_use *uses;
 	struct snap_lineage *lineages;
@@ -39,15 +40,23 @@ bool snap_is_used(struct snap_store *s, const char *id, enum snap_use_kind kind)
 
 /* Tombstones are -ENOENT here. */
 int snap_load_root(struct snap_store *s, const char *snapshot, struct snap_root **ret, struct error *e);
-/* As above, with tombstones. */
+/* As above, ready to be read: with its cipher where it is encrypted. key NULL: by the store's keys. */
+int snap_open_root(struct snap_store *s, const char *snapshot, const unsigned char *key, struct snap_root **ret, struct error *e);
+/* As snap_load_root(), with tombstones. */
 int snap_load_any_root(struct snap_store *s, const char *snapshot, struct snap_root **ret, struct error *e);
-/* A stored page. -EBADMSG: corrupt or missing, with a message that names it; else Walrus' error. */
+/* Of the upload that left it. A mark that cannot be understood has a parent "?". */
+int snap_read_mark(struct snap_store *s, const char *id, struct snap_mark *ret, struct error *e);
+/* A stored page. r is ready to be read. -EBADMSG: corrupt or missing, with a message that names it; else Walrus' error. */
 int snap_load_page(struct objects *o, const struct snap_root *r, uint64_t index, struct snap_page **ret, struct error *e);
 /* A page, stored or not (then all zero). */
 int snap_get_page(struct objects *o, const struct snap_root *r, uint64_t index, struct snap_page **ret, struct error *e);
 /* One chunk of a page: r->chunk_bytes into out, verified. As above. */
 int snap_load_chunk(struct objects *o, const struct snap_root *r, const struct snap_page *p, unsigned i, struct buf *scratch,
 		    void *out, struct error *e);
+/* The same out of what is stored, of which c->len bytes are at hand. -EBADMSG. */
+int snap_read_chunk(const struct snap_root *r, const struct snap_page *p, unsigned i, const void *stored, void *out);
+/* What an encrypted chunk is called in a cache: a name of the place where it lies. */
+void snap_chunk_name(const struct snap_page *p, unsigned i, unsigned char out[static SHA256_LEN]);
 void snap_page_chunk_key(const struct snap_page *p, unsigned i, char out[static SNAP_KEY_MAX]);
 
 /* All ids of roots. The caller frees ids->... */

@@ -13,6 +13,7 @@
 
 #include "base/clock.h"
 #include "base/text.h"
+#include "os/locked.h"
 #include "svc/sc/snap_resume_priv.h"
 #include "svc/sc/snap_send_priv.h"
 #include "svc/sc/snap_store_priv.h"
@@ -51,10 +52,16 @@ static int stay_failed(struct snap_writer *w, int err, const struct error *why, 
 static int put_mark(struct snap_writer *w, const char *parent, struct error *e)
 {
 	_cleanup_(buf_done) struct buf text = BUF_INIT;
+	struct snap_mark mark = { .time_ms = clock_unix_ms() };
 	char key[SNAP_KEY_MAX];
 
+	snap_id_copy(mark.parent, parent);
+	if (w->root && w->root->encrypted) {
+		memcpy(mark.key_id, w->root->key_id, sizeof(mark.key_id));
+		memcpy(mark.wrapped, w->root->wrapped, sizeof(mark.wrapped));
+	}
 	snap_mark_key(w->id.snapshot, key);
-	snap_mark_encode(w->id.snapshot, parent, clock_unix_ms(), &text);
+	snap_mark_encode(w->id.snapshot, &mark, &text);
 	return objects_put(w->objects, key, text.data, text.len, false, e);
 }
 
@@ -90,15 +97,17 @@ static int check_is_new(struct snap_writer *w, struct error *e)
 /* The new root: geometry, and the parent's pages. */
 static int make_root(struct snap_writer *w, const struct snap_writer_config *c, const struct snap_root *parent, struct error *e)
 {
-	struct snap_root *r = w->root = calloc(1, sizeof(*r));
+	struct snap_root *r = w->root;
 
-	if (!r)
-		abort();
+	if (parent && parent->encrypted != c->encrypted) {
+		error_set(e, "InvalidParameterValue", "snapshot %s: its parent is %sencrypted, and so is it, or it has no parent", c->snapshot,
+			  parent->encrypted ? "" : "not ");
+		return -EINVAL;
+	}
 	if (parent && c->size_bytes < parent->size_bytes) {
 		error_set(e, "InvalidParameterValue", "snapshot %s cannot be smaller than its parent", c->snapshot);
 		return -EINVAL;
 	}
-	snap_id_copy(r->id, c->snapshot);
 	snap_id_copy(r->volume, c->volume ? c->volume : "");
 	snap_id_copy(r->parent, parent ? parent->id : "");
 	memcpy(r->lineage, parent ? parent->lineage : r->id, sizeof(r->lineage));
@@ -118,7 +127,47 @@ static int make_root(struct snap_writer *w, const struct snap_writer_config *c, 
 		snap_root_upload(r, &parent->uploads[i]);
 	for (uint64_t i = 0; parent && i < parent->page_count; i++)
 		snap_page_ref_copy(&r->pages[i], &parent->pages[i]);
-	return 0;
+	if (!parent || !parent->encrypted)
+		return 0;
+	_cleanup_(locked_freep) void *key = locked_new(SNAP_KEY_BYTES);
+	if (!key)
+		return error_errno(e, ENOMEM, "snapshot %s", c->snapshot);
+	snap_cipher_key(parent->cipher, key);
+	return snap_root_lock(r, w->store->keys, key, e); /* by the newest master key */
+}
+
+/* The key of a first snapshot's earlier upload, whose mark has it; else a new one. */
+static int make_key(struct snap_writer *w, bool resume, struct error *e)
+{
+	_cleanup_(locked_freep) void *key = locked_new(SNAP_KEY_BYTES);
+	struct snap_root *r = w->root;
+	struct snap_mark mark = { 0 };
+
+	if (!w->store->keys) {
+		error_set(e, "KMSKeyNotFound", "snapshot %s is to be encrypted, and there is no master key", r->id);
+		return -ENOKEY;
+	}
+	if (!key)
+		return error_errno(e, ENOMEM, "snapshot %s", r->id);
+	int err = resume ? snap_read_mark(w->store, r->id, &mark, e) : 0;
+	if (err == -ENOENT) {
+		snap_error_clear(e);
+		err = 0;
+	}
+	if (err)
+		return err;
+	if (!*mark.key_id || snap_root_unwrap(r, w->store->keys, mark.key_id, mark.wrapped, key, NULL))
+		random_bytes(key, SNAP_KEY_BYTES); /* what was sent is of no use */
+	return snap_root_lock(r, w->store->keys, key, e);
+}
+
+static void new_root(struct snap_writer *w)
+{
+	w->root = calloc(1, sizeof(*w->root));
+	if (!w->root)
+		abort();
+	snap_id_copy(w->root->id, w->id.snapshot);
+	snap_id_copy(w->root->lineage, w->id.snapshot); /* unless it has a parent */
 }
 
 static int use_parent(struct snap_writer *w, const struct snap_writer_config *c, struct error *e)
@@ -130,7 +179,7 @@ static int use_parent(struct snap_writer *w, const struct snap_writer_config *c,
 		return make_root(w, c, NULL, e);
 	err = snap_use(w->store, c->parent, SNAP_PARENT, &w->parent_use, e);
 	if (!err)
-		err = snap_load_root(w->store, c->parent, &parent, e);
+		err = snap_open_root(w->store, c->parent, NULL, &parent, e);
 	return err ? err : make_root(w, c, parent, e);
 }
 
@@ -165,11 +214,15 @@ int snap_writer_begin(struct snap_store *s, const struct snap_writer_config *c, 
 	if (!err)
 		err = check_is_new(w, &why);
 	if (!err)
+		new_root(w);
+	if (!err && c->encrypted && (!c->parent || !*c->parent))
+		err = make_key(w, c->resume, &why);
+	if (!err)
 		err = put_mark(w, c->parent ? c->parent : "", &why);
 	if (!err) {
 		err = use_parent(w, c, &why);
 		if (!err && c->resume)
-			err = snap_resume_load(w->objects, c->snapshot, &w->resume, &why);
+			err = snap_resume_load(w->objects, c->snapshot, w->root->cipher, &w->resume, &why);
 		if (err && !c->resume)
 			(void)remove_mark(w);
 	}
@@ -184,7 +237,8 @@ int snap_writer_begin(struct snap_store *s, const struct snap_writer_config *c, 
 	if (!w->padded || !w->packed)
 		abort();
 	w->packer = snap_packer_new();
-	w->send = snap_send_new(w->objects, &w->id, c->in_flight ? c->in_flight : 2, c->pack_bytes ? c->pack_bytes : SNAP_PACK_BYTES);
+	w->send = snap_send_new(w->objects, &w->id, c->in_flight ? c->in_flight : 2, c->pack_bytes ? c->pack_bytes : SNAP_PACK_BYTES,
+				w->root->cipher);
 	*ret = w;
 	return 0;
 }
@@ -221,10 +275,10 @@ static int close_page(struct snap_writer *w, struct error *e)
 
 		snap_page_encode(p, &raw);
 		blob.len = (uint32_t)raw.len;
-		snap_sha256(raw.data, raw.len, blob.sha);
-		err = snap_send_add(w->send, &blob, raw.data, &ref->pack, &ref->off, e);
+		err = snap_send_add(w->send, &blob, raw.data, &ref->pack, e);
 		ref->stored = true;
 		ref->upload = snap_root_upload(w->root, &w->id);
+		ref->off = blob.off;
 		ref->len = blob.len;
 		memcpy(ref->sha, blob.sha, SHA256_LEN);
 		snap_page_ref_describe(w->root, ref, p);
@@ -268,11 +322,12 @@ static int add_chunk(struct snap_writer *w, uint64_t chunk, const void *data, co
 	int err;
 
 	memcpy(blob.sha, sha, SHA256_LEN);
-	err = snap_send_add(w->send, &blob, packed ? w->packed : data, &pack, &ref->off, e);
+	err = snap_send_add(w->send, &blob, packed ? w->packed : data, &pack, e);
 	if (err)
 		return err;
 	ref->pack = snap_page_pack(w->page, &w->id, pack);
 	ref->codec = blob.codec;
+	ref->off = blob.off;
 	ref->len = blob.len;
 	memcpy(ref->sha, sha, SHA256_LEN);
 	w->root->added_chunks++;
@@ -306,7 +361,7 @@ static int put_chunk(struct snap_writer *w, uint64_t chunk, const void *data, st
 		*ref = (struct snap_chunk_ref){ 0 };
 		return 0;
 	}
-	snap_sha256(data, w->root->chunk_bytes, sha);
+	snap_digest(w->root->cipher, data, w->root->chunk_bytes, sha);
 	if (ref->codec != SNAP_ZERO && memcmp(ref->sha, sha, SHA256_LEN) == 0)
 		return 0;
 	w->dirty = true;
@@ -458,7 +513,9 @@ int snap_writer_commit(struct snap_writer *w, struct snap_info *ret, struct erro
 	w->next_chunk = snap_root_chunks(r);
 	if (ret) {
 		*ret = (struct snap_info){ .size_bytes = r->size_bytes, .time_ms = r->time_ms, .chunk_bytes = r->chunk_bytes,
-					   .data_bytes = r->data_chunks * r->chunk_bytes, .added_bytes = r->added_bytes };
+					   .data_bytes = r->data_chunks * r->chunk_bytes, .added_bytes = r->added_bytes,
+					   .encrypted = r->encrypted };
+		memcpy(ret->key_id, r->key_id, sizeof(ret->key_id));
 		memcpy(ret->id, r->id, ID_LEN);
 		memcpy(ret->volume, r->volume, ID_LEN);
 		memcpy(ret->parent, r->parent, ID_LEN);

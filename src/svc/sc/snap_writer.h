@@ -20,11 +20,13 @@ struct snap_writer_config {
 	unsigned in_flight;        /* packs being sent at once; 0: 2 */
 	bool resume;               /* what an upload of this snapshot that died has sent need not be sent again */
 	bool no_compression;
+	bool encrypted;            /* with a key of its own, or its parent's: a child is what its parent is */
 	/* For tests; 0: as the format's. A child has its parent's geometry. */
 	uint32_t chunk_bytes, page_chunks, pack_bytes;
 };
 
-/* -ENOENT: no such parent; -EBUSY; -EEXIST: the snapshot exists, or was given up; -EINVAL. */
+/* -ENOENT: no such parent; -EBUSY; -EEXIST: the snapshot exists, or was given up; -EINVAL; -ENOKEY, -EKEYREJECTED: encrypted,
+ * and there is no master key, or not its parent's. */
 int snap_writer_begin(struct snap_store *s, const struct snap_writer_config *c, struct snap_writer **ret, struct error *e);
 uint32_t snap_writer_chunk_bytes(const struct snap_writer *w);
 uint64_t snap_writer_chunks(const struct snap_writer *w); /* of the volume: the last may be shorter */

@@ -10,6 +10,8 @@
 #include <cmocka.h>
 
 #include "base/text.h"
+#include "os/file.h"
+#include "svc/sc/snap_store_priv.h"
 
 uint64_t bucket_random(uint64_t *seed)
 {
@@ -228,10 +230,28 @@ struct objects *bucket_objects(struct bucket *b)
 	return objects_new(&ops, b, &retry);
 }
 
+void kit_keys_init(struct kit_keys *k)
+{
+	struct error e = { 0 };
+
+	strcpy(k->dir, "/tmp/mallee-keys-XXXXXX");
+	assert_non_null(mkdtemp(k->dir));
+	if (keys_open(k->dir, &k->keys, &e))
+		fail_msg("%s", e.message);
+}
+
+void kit_keys_done(struct kit_keys *k)
+{
+	keys_close(k->keys);
+	if (k->keys)
+		dir_remove(k->dir);
+	*k = (struct kit_keys){ 0 };
+}
+
 void kit_snapshot(struct snap_store *s, const char *id, const char *parent, const unsigned char *data, uint64_t size)
 {
 	struct snap_writer_config c = { .snapshot = id, .volume = "vol-1", .parent = parent, .size_bytes = size,
-					.chunk_bytes = KIT_CHUNK, .page_chunks = KIT_PAGE, .pack_bytes = 5 * KIT_CHUNK };
+					.chunk_bytes = KIT_CHUNK, .page_chunks = KIT_PAGE, .pack_bytes = 5 * KIT_CHUNK, .encrypted = s->keys };
 	struct snap_writer *w;
 	struct error e = { 0 };
 

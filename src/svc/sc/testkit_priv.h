@@ -37,7 +37,15 @@ struct bucket_object *bucket_find(struct bucket *b, const char *key);
 size_t bucket_count(struct bucket *b, const char *prefix);
 uint64_t bucket_random(uint64_t *seed); /* xorshift */
 
-/* A snapshot of `data` with chunks of 4096 bytes and 8 to a page; asserts that it works. */
+/* Master keys in a folder of their own; and their end, with that of the folder. */
+struct kit_keys {
+	char dir[64];
+	struct keys *keys;
+};
+void kit_keys_init(struct kit_keys *k);
+void kit_keys_done(struct kit_keys *k);
+
+/* A snapshot of `data` with chunks of 4096 bytes and 8 to a page; encrypted when the store has keys. Asserts that it works. */
 #define KIT_CHUNK 4096u
 #define KIT_PAGE 8u
 void kit_snapshot(struct snap_store *s, const char *id, const char *parent, const unsigned char *data, uint64_t size);
