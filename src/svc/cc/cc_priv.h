@@ -81,6 +81,12 @@ struct instance_link {
 	struct instance *prev, *next;
 };
 
+/* What a node reports of an instance. */
+struct sighting {
+	bool ended, running, stopped;
+	int64_t generation; /* of the specification that it speaks of */
+};
+
 struct instance {
 	char id[CC_ID_LEN];
 	uint32_t hash;
@@ -90,11 +96,12 @@ struct instance {
 
 	char *spec; /* JSON; NULL: not told */
 	int64_t generation;
+	bool wants_off;	      /* stopped or terminated */
 	uint64_t spec_serial; /* of this process: another one for each change of spec */
 	uint64_t full_pass;   /* the last full telling that named it */
 
 	char *observed;	     /* JSON, revision 0; NULL: not reported */
-	bool ended, running; /* as the report says */
+	struct sighting seen; /* of it what is looked at here */
 	uint64_t seen_pass;  /* the node's last full report that named it */
 	int64_t revision;    /* of the last change of the report */
 
@@ -104,8 +111,8 @@ struct instance {
 	bool forget;
 	int64_t forget_until_ms; /* lone ones */
 
-	bool counted; /* size is part of node->used */
-	struct capacity size;
+	bool counted; /* taken is part of node->used */
+	struct capacity size, taken;
 };
 
 struct node {
@@ -192,12 +199,14 @@ struct instance *instance_find(struct cc *c, const char *id);
 struct instance *instance_get(struct cc *c, const char *id, struct error *e);
 void instance_set_node(struct instance *i, struct node *n);
 /* Takes json (malloc()ed). */
-void instance_set_spec(struct cc *c, struct instance *i, char *json, int64_t generation,
+void instance_set_spec(struct cc *c, struct instance *i, char *json, int64_t generation, bool wants_off,
 		       const struct capacity *size);
 void instance_drop_spec(struct cc *c, struct instance *i);
 void instance_sent(struct instance *i);	      /* the node has its specification */
 void instance_send_again(struct instance *i); /* to the end of the node's send list */
-void instance_set_observed(struct cc *c, struct instance *i, char *json, bool ended, bool running);
+void instance_set_observed(struct cc *c, struct instance *i, char *json, const struct sighting *seen);
+/* It is off, and to be off: it takes no processor and no memory. */
+bool instance_idle(const struct instance *i);
 void instance_drop_observed(struct cc *c, struct instance *i);
 void instance_touch(struct cc *c,
 		    struct instance *i); /* a new revision for what is reported of it */

@@ -651,6 +651,104 @@ static void ten_thousand_instances(void **state)
 	assert_true(before < 30000);
 }
 
+static struct cluster_reserve_capacity_request *want_start(struct fixture *f, const char *id, const char *node)
+{
+	struct cluster_reserve_capacity_request *in = want(f, "", 1, 2);
+
+	in->instances.items[0].instance_id = id;
+	in->instances.items[0].node_id = node;
+	in->instances.items[0].disk_mib = WIRE_INT_OF(0);
+	return in;
+}
+
+static void apply_ebs(struct fixture *f, const char *id, const char *wanted)
+{
+	struct shared_instance_spec s = spec(f, id, "one", wanted);
+
+	s.disk_bytes = WIRE_INT_OF(0);
+	apply(f, false, &s, 1);
+}
+
+/* Its processors and memory go to others; it gets them back on its node, or not at all. */
+static void a_stopped_instance_takes_no_room(void **state)
+{
+	struct fixture *f = *state;
+
+	join(f, f->one);
+	join(f, f->two);
+	apply_ebs(f, "i-1", "running");
+	EVENTUALLY(is_seen(f, "i-1", "running"));
+	assert_int_equal(used_vcpus(f, "one"), 2);
+	f->one->obey = false;
+	apply_ebs(f, "i-1", "stopped");
+	assert_int_equal(used_vcpus(f, "one"), 2); /* it is on yet */
+	double_set_state(f->one, "i-1", "stopped");
+	EVENTUALLY(is_seen(f, "i-1", "stopped"));
+	assert_int_equal(used_vcpus(f, "one"), 0);
+	assert_int_equal(node_status(f, "one")->memory_mib_used.value, 0);
+	f->one->obey = true;
+
+	assert_int_equal(placed_on(call(f, "ReserveCapacity", want_start(f, "i-1", NULL)), "one"), 1);
+	assert_int_equal(used_vcpus(f, "one"), 2);
+	call(f, "ReserveCapacity", want_start(f, "i-1", "one")); /* again: it has it */
+	assert_int_equal(used_vcpus(f, "one"), 2);
+	apply_ebs(f, "i-1", "running");
+	assert_int_equal(used_vcpus(f, "one"), 2);
+	EVENTUALLY(is_seen(f, "i-1", "running"));
+	assert_int_equal(used_vcpus(f, "one"), 2);
+}
+
+static void a_start_needs_room_on_its_node(void **state)
+{
+	struct fixture *f = *state;
+
+	join(f, f->one);
+	join(f, f->two);
+	apply_ebs(f, "i-1", "stopped");
+	EVENTUALLY(is_seen(f, "i-1", "stopped"));
+	for (int k = 0; k < 4; k++)
+		apply_one(f, arena_printf(f->arena, "i-full%d", k), "one", "running");
+	call_fails(f, "ReserveCapacity", want_start(f, "i-1", "one"), "InsufficientInstanceCapacity", "vCPUs left");
+	call_fails(f, "ReserveCapacity", want_start(f, "i-1", "two"), "InvalidParameterValue", "on node one");
+	assert_int_equal(used_vcpus(f, "one"), 8);
+	apply_one(f, "i-full0", "one", "terminated");
+	EVENTUALLY(is_seen(f, "i-full0", "terminated"));
+	call(f, "ReserveCapacity", want_start(f, "i-1", "one"));
+	assert_int_equal(used_vcpus(f, "one"), 8);
+}
+
+/* The guest switched itself off, under a specification that wants it to run; a newer one counts again. */
+static void a_guest_that_stops_itself_takes_no_room(void **state)
+{
+	struct fixture *f = *state;
+
+	join(f, f->one);
+	apply_ebs(f, "i-1", "running");
+	EVENTUALLY(is_seen(f, "i-1", "running"));
+	double_set_state(f->one, "i-1", "stopped");
+	EVENTUALLY(is_seen(f, "i-1", "stopped"));
+	assert_int_equal(used_vcpus(f, "one"), 0);
+	f->one->obey = false;
+	apply_ebs(f, "i-1", "running");
+	assert_int_equal(used_vcpus(f, "one"), 2);
+}
+
+/* Only the caller knows where it is: a controller that was started anew does not. */
+static void a_start_names_its_node(void **state)
+{
+	struct fixture *f = *state;
+
+	join(f, f->one);
+	join(f, f->two);
+	for (int k = 0; k < 3; k++) {
+		const char *id = arena_printf(f->arena, "i-%d", k);
+
+		assert_int_equal(placed_on(call(f, "ReserveCapacity", want_start(f, id, "two")), "two"), 1);
+	}
+	assert_int_equal(used_vcpus(f, "two"), 6);
+	call_fails(f, "ReserveCapacity", want_start(f, "i-9", "three"), "InsufficientInstanceCapacity", "is not there");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -669,6 +767,10 @@ int main(void)
 	    CASE(releases_are_sent_until_acknowledged),
 	    CASE(a_new_controller_learns_from_both_sides),
 	    CASE(nodes_are_remembered),
+	    CASE(a_stopped_instance_takes_no_room),
+	    CASE(a_start_needs_room_on_its_node),
+	    CASE(a_guest_that_stops_itself_takes_no_room),
+	    CASE(a_start_names_its_node),
 	    CASE(ten_thousand_instances),
 	};
 

@@ -50,7 +50,7 @@ static void changed(struct node_double *d, struct double_instance *i)
 static void obey(struct node_double *d, const struct shared_instance_spec *s, bool fresh)
 {
 	struct double_instance *i = fresh ? NULL : find(d, s->instance_id);
-	const char *state = str_eq(s->wanted, "terminated") ? "terminated" : "running";
+	const char *state = s->wanted; /* running, stopped, terminated */
 
 	if (!i)
 		i = add(d, s->instance_id);

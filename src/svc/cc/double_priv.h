@@ -9,7 +9,7 @@
 
 /*
  * A node for tests, which speaks the real messages over real connections and does what it is told
- * at once: an instance wanted running is reported as running, one wanted terminated as terminated.
+ * at once: an instance wanted running is reported as running, one wanted stopped as stopped.
  * It can be made to misbehave.
  */
 struct double_instance {

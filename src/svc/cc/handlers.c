@@ -83,7 +83,7 @@ static int apply_one(struct cc *c, const struct shared_instance_spec *s, char *j
 		return 0;
 	}
 	instance_set_node(i, n);
-	instance_set_spec(c, i, json, s->generation.value, &size);
+	instance_set_spec(c, i, json, s->generation.value, !str_eq(s->wanted, "running"), &size);
 	return 0;
 }
 
@@ -152,7 +152,7 @@ struct changes {
 
 static void add_change(struct changes *ch, struct arena *a, const struct instance *i)
 {
-	bool lost = i->running && i->node && !i->node->reachable;
+	bool lost = i->seen.running && i->node && !i->node->reachable;
 
 	ch->texts[ch->count] = arena_strdup(a, i->observed);
 	ch->revisions[ch->count] = i->revision;

@@ -126,7 +126,7 @@ void node_want_full(struct node *n)
 static void touch_all(struct node *n)
 {
 	for (struct instance *i = n->instances.head; i; i = i->link[LIST_NODE].next) {
-		if (i->running)
+		if (i->seen.running)
 			instance_touch(n->cc, i);
 	}
 }

@@ -2,6 +2,7 @@
 #include <stdlib.h>
 
 #include "base/clock.h"
+#include "base/text.h"
 #include "svc/cc/cc_priv.h"
 
 /* Choosing nodes for new instances. All is decided on a copy of the nodes' figures, then written
@@ -19,8 +20,7 @@ static int read_need(const struct cluster_capacity_request *in, struct capacity 
 {
 	*ret = (struct capacity){{in->vcpus.value, in->memory_mib.value, in->disk_mib.value}};
 	for (int r = 0; r < RESOURCE_COUNT; r++) {
-		/* A guest without a disk of its own is none of ours yet, but needs no change here.
-		 */
+		/* An ebs instance has no disk of the node's. */
 		int64_t least = r == RESOURCE_DISK_MIB ? 0 : 1;
 
 		if (ret->of[r] < least || ret->of[r] > (INT64_C(1) << 40))
@@ -28,6 +28,53 @@ static int read_need(const struct cluster_capacity_request *in, struct capacity 
 					 "the size of instance %.63s is not one that can be placed",
 					 in->instance_id);
 	}
+	return 0;
+}
+
+/* Where it must be: it is there already, or the caller says so. NULL: anywhere. *ret_disk: its disk is there, too. */
+static int find_place(struct cc *c, const struct cluster_capacity_request *want, const struct instance *i, struct node **ret,
+		      bool *ret_there, struct error *e)
+{
+	bool says = want->node_id && *want->node_id;
+
+	*ret_there = i && i->node && i->spec;
+	*ret = *ret_there ? i->node : NULL;
+	if (*ret && says && !str_eq((*ret)->id, want->node_id))
+		return error_set(e, "InvalidParameterValue", "instance %.63s is on node %s, not on %.63s", want->instance_id,
+				 (*ret)->id, want->node_id);
+	if (!*ret && says) {
+		*ret = node_find(c, want->node_id);
+		if (!*ret)
+			return error_set(e, "InsufficientInstanceCapacity", "The node %.63s, which has the instance %.63s, is not there.",
+					 want->node_id, want->instance_id);
+	}
+	return 0;
+}
+
+static int no_room(const struct node *n, const char *id, struct error *e)
+{
+	char why[512];
+
+	node_describe_trouble(n, why, sizeof(why));
+	return error_set(e, "InsufficientInstanceCapacity", "The instance %.63s can be started on its node only: %s.", id, why);
+}
+
+/* Room on one node. */
+static int choose_there(struct node *n, bool there, struct place_node *places, struct node **nodes, size_t ready,
+			struct choice *choice, const char *id, struct error *e)
+{
+	struct capacity need = choice->need;
+	size_t k = 0;
+
+	while (k < ready && nodes[k] != n)
+		k++;
+	if (k == ready)
+		return no_room(n, id, e);
+	if (there)
+		need.of[RESOURCE_DISK_MIB] = 0;
+	if (place_one(&places[k], 1, &need) < 0)
+		return place_explain(&places[k], 1, 0, &need, 1, 0, e);
+	choice->node = n;
 	return 0;
 }
 
@@ -65,13 +112,23 @@ static int choose(struct cc *c, struct arena *a, const struct cluster_reserve_ca
 		const struct cluster_capacity_request *want = &in->instances.items[done];
 		struct instance *i = instance_find(c, want->instance_id);
 		int k, r = read_need(want, &choices[done].need, e);
+		struct node *n;
+		bool there;
 
 		if (r < 0)
 			return r;
-		if (i && i->node && (i->spec || i->reserved)) {
+		if (i && i->node && (i->reserved || (i->spec && !instance_idle(i)))) {
 			choices[done].node = i->node; /* asked again: the same answer */
 			continue;
 		}
+		r = find_place(c, want, i, &n, &there, e);
+		if (r == 0 && n) {
+			r = choose_there(n, there, places, nodes, ready, &choices[done], want->instance_id, e);
+			if (r == 0)
+				continue;
+		}
+		if (r < 0)
+			return r;
 		k = place_one(places, ready, &choices[done].need);
 		if (k < 0)
 			break;
@@ -91,7 +148,7 @@ static int write_down(struct cc *c, const char *id, const struct choice *choice,
 
 	if (!i)
 		return -EREMOTEIO;
-	if (!i->spec)
+	if (!i->spec || instance_idle(i))
 		instance_reserve(c, i, choice->node, &choice->need, until_ms);
 	return 0;
 }

@@ -129,18 +129,27 @@ static void uncount(struct instance *i)
 	if (!i->counted)
 		return;
 	for (int r = 0; r < RESOURCE_COUNT; r++)
-		i->node->used.of[r] -= i->size.of[r];
+		i->node->used.of[r] -= i->taken.of[r];
 	i->node->instance_count--;
 	i->counted = false;
 }
 
-/* What is wanted counts until its node says that it has ended; what is reserved counts too. */
+bool instance_idle(const struct instance *i)
+{
+	/* One whose guest switched itself off is stopped under a specification that wants it to run. */
+	return i->spec && i->seen.stopped && (i->wants_off || i->seen.generation >= i->generation);
+}
+
+/* What is wanted counts until its node says that it has ended; what is reserved counts too. Of a stopped one its disk. */
 static void count(struct instance *i)
 {
-	if (i->counted || !i->node || !((i->spec && !i->ended) || i->reserved))
+	if (i->counted || !i->node || !((i->spec && !i->seen.ended) || i->reserved))
 		return;
+	i->taken = i->size;
+	if (instance_idle(i) && !i->reserved)
+		i->taken.of[RESOURCE_VCPUS] = i->taken.of[RESOURCE_MEMORY_MIB] = 0;
 	for (int r = 0; r < RESOURCE_COUNT; r++)
-		i->node->used.of[r] += i->size.of[r];
+		i->node->used.of[r] += i->taken.of[r];
 	i->node->instance_count++;
 	i->counted = true;
 }
@@ -178,20 +187,24 @@ void instance_set_node(struct instance *i, struct node *n)
 	count(i);
 }
 
-void instance_set_spec(struct cc *c, struct instance *i, char *json, int64_t generation,
+void instance_set_spec(struct cc *c, struct instance *i, char *json, int64_t generation, bool wants_off,
 		       const struct capacity *size)
 {
 	assert(i->node);
-	unreserve(i);
+	uncount(i);
 	if (i->spec && str_eq(i->spec, json)) {
+		/* Told again: what is reserved for its start is for a specification that is on its way. */
+		if (!instance_idle(i))
+			unreserve(i);
 		free(json);
 		count(i);
 		return;
 	}
-	uncount(i);
+	unreserve(i);
 	free(i->spec);
 	i->spec = json;
 	i->generation = generation;
+	i->wants_off = wants_off;
 	i->spec_serial = ++c->serial;
 	i->size = *size;
 	count(i);
@@ -207,6 +220,7 @@ void instance_drop_spec(struct cc *c, struct instance *i)
 	free(i->spec);
 	i->spec = NULL;
 	i->generation = 0;
+	i->wants_off = false;
 	count(i);
 }
 
@@ -233,7 +247,7 @@ void instance_touch(struct cc *c, struct instance *i)
 	pthread_cond_broadcast(&c->changed);
 }
 
-void instance_set_observed(struct cc *c, struct instance *i, char *json, bool ended, bool running)
+void instance_set_observed(struct cc *c, struct instance *i, char *json, const struct sighting *seen)
 {
 	if (i->observed && str_eq(i->observed, json)) {
 		free(json);
@@ -242,8 +256,7 @@ void instance_set_observed(struct cc *c, struct instance *i, char *json, bool en
 	uncount(i);
 	free(i->observed);
 	i->observed = json;
-	i->ended = ended;
-	i->running = running;
+	i->seen = *seen;
 	count(i);
 	instance_touch(c, i);
 }
@@ -254,7 +267,7 @@ void instance_drop_observed(struct cc *c, struct instance *i)
 	list_remove(i, LIST_REVISION);
 	free(i->observed);
 	i->observed = NULL;
-	i->ended = i->running = false;
+	i->seen = (struct sighting){0};
 	count(i);
 }
 

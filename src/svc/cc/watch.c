@@ -18,7 +18,7 @@ enum { STATUS_TIMEOUT_MS = 5000, POLL_SLACK_MS = 5000 };
 struct report {
 	const char *id;
 	char *json;
-	bool ended, running;
+	struct sighting seen;
 };
 
 static void take_status(struct node *n, const struct shared_node_status *s)
@@ -74,8 +74,10 @@ static struct report *encode(struct node *n, struct arena *a,
 		wire_json_encode(&shared_shape_instance_observed, &o, &b);
 		out[k] = (struct report){.id = o.instance_id,
 					 .json = buf_steal(&b),
-					 .ended = str_eq(o.state, "terminated"),
-					 .running = str_eq(o.state, "running")};
+					 .seen = {.ended = str_eq(o.state, "terminated"),
+						  .running = str_eq(o.state, "running"),
+						  .stopped = str_eq(o.state, "stopped"),
+						  .generation = o.generation.value}};
 	}
 	return out;
 }
@@ -99,7 +101,7 @@ static void merge_one(struct node *n, struct report *rep)
 	}
 	instance_set_node(i, n);
 	i->seen_pass = n->pass;
-	instance_set_observed(n->cc, i, rep->json, rep->ended, rep->running);
+	instance_set_observed(n->cc, i, rep->json, &rep->seen);
 }
 
 /* A full report names all that the node has: what it does not name is gone from there. */

@@ -32,6 +32,7 @@ struct fixture {
 	struct shared_instance_spec guests[2];
 	struct shared_metadata_options options[2];
 	struct shared_tag tags[4];
+	struct shared_block_device disks[4];
 };
 
 static int lookup(void *ctx, uint32_t ipv4_be, struct arena *a,
@@ -88,6 +89,13 @@ static void describe_guests(struct fixture *x)
 	x->guests[1].user_data = (struct wire_blob){0};
 	x->guests[1].metadata_options = NULL;
 	x->guests[1].tags = (struct shared_tag_list){true, 4, x->tags};
+	x->guests[1].root_device_type = "ebs";
+	x->guests[1].root_device_name = "/dev/sda1";
+	x->disks[0] = (struct shared_block_device){"vol-1", "/dev/sdf", {true, 1}, {0}, {true, 1}, "attached"};
+	x->disks[1] = (struct shared_block_device){"vol-2", "/dev/sda1", {true, 0}, {true, true}, {true, 1}, "attached"};
+	x->disks[2] = (struct shared_block_device){"vol-3", "/dev/sdg", {true, 2}, {0}, {true, 1}, "detached"};
+	x->disks[3] = (struct shared_block_device){"vol-4", "xvdh", {true, 3}, {0}, {true, 1}, "attached"};
+	x->guests[1].block_devices = (struct shared_block_device_list){true, 4, x->disks};
 }
 
 static void start(struct fixture *x)
@@ -298,6 +306,11 @@ static void test_listings(void **state)
 	assert_page(x, A, "/latest/meta-data/public-keys/0/", "openssh-key");
 	assert_page(x, A, "/latest/meta-data/network/interfaces/macs/", "02:00:0a:00:00:02/");
 	assert_page(x, A, "/latest/meta-data/block-device-mapping", "ami\nroot");
+	assert_page(x, B, "/latest/meta-data/block-device-mapping", "ami\nebs1\nebs2\nroot");
+	assert_page(x, B, "/latest/meta-data/block-device-mapping/ami", "sda1");
+	assert_page(x, B, "/latest/meta-data/block-device-mapping/root", "/dev/sda1");
+	assert_page(x, B, "/latest/meta-data/block-device-mapping/ebs1", "sdf");
+	assert_page(x, B, "/latest/meta-data/block-device-mapping/ebs2", "xvdh");
 	assert_page(x, A, "/latest/dynamic/", "instance-identity/");
 	assert_page(x, A, "/latest/dynamic/instance-identity", "document");
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The tree is one table of leaves. For a request it is laid out for one instance (leaves that the
- * instance doesn't have are left out, {mac} and {tag} are filled in), and then a path is either a
+ * instance doesn't have are left out, {mac}, {tag} and {disk} are filled in), and then a path is either a
  * leaf, or the beginning of some, and so a directory whose listing follows from them. A few dozen
  * short strings: cheaper than keeping trees in step with specifications.
  */
@@ -35,6 +35,7 @@ struct leaf {
 	const char *path; /* below the version */
 	const struct entry *entry;
 	const struct shared_tag *tag;
+	const struct shared_block_device *disk;
 };
 
 typedef void print_fn(const struct metadata_view *v, const struct leaf *l, struct buf *out);
@@ -100,14 +101,32 @@ static void print_partition(const struct metadata_view *v, const struct leaf *l,
 	buf_puts(out, "aws");
 }
 
+/* A root volume is called as it was registered, as Amazon's are, whatever the guest's kernel calls it. */
+static const char *root_device(const struct metadata_view *v)
+{
+	bool ebs = str_eq(v->spec->root_device_type, "ebs");
+
+	return ebs && v->spec->root_device_name ? v->spec->root_device_name : v->root_device;
+}
+
+static const char *short_name(const char *device)
+{
+	return str_prefix(device, "/dev/") ? device + 5 : device;
+}
+
 static void print_root(const struct metadata_view *v, const struct leaf *l, struct buf *out)
 {
-	buf_puts(out, v->root_device);
+	buf_puts(out, root_device(v));
 }
 
 static void print_root_name(const struct metadata_view *v, const struct leaf *l, struct buf *out)
 {
-	buf_puts(out, str_prefix(v->root_device, "/dev/") ? v->root_device + 5 : v->root_device);
+	buf_puts(out, short_name(root_device(v)));
+}
+
+static void print_disk(const struct metadata_view *v, const struct leaf *l, struct buf *out)
+{
+	buf_puts(out, short_name(l->disk->device_name));
 }
 
 static void print_tag(const struct metadata_view *v, const struct leaf *l, struct buf *out)
@@ -179,6 +198,7 @@ static const struct entry entries[] = {
     {MD "ami-launch-index", .print = print_index},
     {MD "ami-manifest-path", .print = print_unknown},
     {MD "block-device-mapping/ami", .print = print_root_name},
+    {MD "block-device-mapping/ebs{disk}", .print = print_disk},
     {MD "block-device-mapping/root", .print = print_root},
     {MD "events/maintenance/history", .print = print_empty_list},
     {MD "events/maintenance/scheduled", .print = print_empty_list},
@@ -262,13 +282,28 @@ static void lay_out_tags(const struct metadata_view *v, const struct entry *e, s
 
 		if (tag_shown(tag))
 			t->leaves[t->count++] =
-			    (struct leaf){fill_in(a, e->path, "{tag}", tag->key), e, tag};
+			    (struct leaf){fill_in(a, e->path, "{tag}", tag->key), e, tag, NULL};
+	}
+}
+
+/* Volumes beside the root: ebs1, ebs2, … */
+static void lay_out_disks(const struct metadata_view *v, const struct entry *e, struct arena *a, struct tree *t)
+{
+	int n = 0;
+
+	for (size_t i = 0; i < v->spec->block_devices.count; i++) {
+		const struct shared_block_device *d = &v->spec->block_devices.items[i];
+
+		if ((d->boot.set && d->boot.value) || !str_eq(d->wanted, "attached"))
+			continue;
+		t->leaves[t->count++] = (struct leaf){fill_in(a, e->path, "{disk}", arena_printf(a, "%d", ++n)), e, NULL, d};
 	}
 }
 
 static void lay_out(const struct metadata_view *v, struct arena *a, struct tree *t)
 {
-	t->leaves = arena_new_array(a, struct leaf, ARRAY_SIZE(entries) + v->spec->tags.count);
+	t->leaves = arena_new_array(a, struct leaf,
+				    ARRAY_SIZE(entries) + v->spec->tags.count + v->spec->block_devices.count);
 	t->count = 0;
 	for (size_t i = 0; i < ARRAY_SIZE(entries); i++) {
 		const struct entry *e = &entries[i];
@@ -278,12 +313,16 @@ static void lay_out(const struct metadata_view *v, struct arena *a, struct tree 
 			lay_out_tags(v, e, a, t);
 			continue;
 		}
+		if (strstr(path, "{disk}")) {
+			lay_out_disks(v, e, a, t);
+			continue;
+		}
 		if (!entry_exists(v, e))
 			continue;
 		if (strstr(path, "{mac}"))
 			path = fill_in(a, path, "{mac}",
 				       v->spec->mac_address ? v->spec->mac_address : "");
-		t->leaves[t->count++] = (struct leaf){path, e, NULL};
+		t->leaves[t->count++] = (struct leaf){path, e, NULL, NULL};
 	}
 }
 
