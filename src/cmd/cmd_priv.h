@@ -71,5 +71,6 @@ int cmd_status(int argc, char **argv);
 int cmd_supervise(int argc, char **argv);
 int cmd_uninstall(int argc, char **argv);
 int cmd_up(int argc, char **argv);
+int cmd_volume(int argc, char **argv);
 
 #endif

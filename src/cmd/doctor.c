@@ -170,6 +170,49 @@ static void check_apparmor(struct doctor *d)
 		good("AppArmor is on; libvirt makes its profile for each guest");
 }
 
+static void list_findings(struct doctor *d, const struct storage_describe_scrub_response *scrub)
+{
+	for (size_t i = 0; i < scrub->findings.count && i < 10; i++) {
+		const struct storage_scrub_finding *f = &scrub->findings.items[i];
+
+		bad(d, f->corrupt.value ? "delete it and make it anew, out of a copy"
+					: "mallee volume scrub, once the object store answers",
+		    "the last scrub: %s: %s", f->resource_id, f->message);
+	}
+}
+
+static void check_pools(struct doctor *d, const struct storage_get_status_response *st)
+{
+	for (size_t i = 0; i < st->pools.count; i++) {
+		const struct storage_pool_status *p = &st->pools.items[i];
+
+		if (is_fake(d->settings)) /* nothing is accounted */
+			continue;
+		if (p->free_bytes.value < p->total_bytes.value / 20)
+			bad(d, "delete volumes, or give the pool more: MALLEE_EBS_POOL",
+			    "EBS volumes: %lld of %lld GiB are promised", (long long)p->used_bytes.value >> 30,
+			    (long long)p->total_bytes.value >> 30);
+		else
+			good("EBS volumes: %lld GiB of %s can still be promised",
+			     (long long)p->free_bytes.value >> 30, p->kind);
+	}
+}
+
+static void check_storage(struct doctor *d)
+{
+	_cleanup_(arena_freep) struct arena *a = arena_new();
+	_cleanup_(client_freep) struct client *c = NULL;
+	struct error e = {0};
+	void *reply;
+
+	if (client_new(d->settings, &c, &e) < 0 ||
+	    client_rpc(c, PEER_SC, &storage_service, "GetStatus", NULL, a, &reply, 0, &e) < 0)
+		return; /* the check of services has told */
+	check_pools(d, reply);
+	if (client_rpc(c, PEER_SC, &storage_service, "DescribeScrub", NULL, a, &reply, 0, &e) == 0)
+		list_findings(d, reply);
+}
+
 int cmd_doctor(int argc, char **argv)
 {
 	_cleanup_(settings_freep) struct settings *s = NULL;
@@ -191,6 +234,7 @@ int cmd_doctor(int argc, char **argv)
 	check_hypervisor(&d);
 	check_network(&d);
 	check_disk(&d);
+	check_storage(&d);
 	check_apparmor(&d);
 	if (access("/usr/bin/aws", X_OK) < 0)
 		printf(

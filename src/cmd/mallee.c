@@ -31,6 +31,10 @@ static const struct command commands[] = {
      "build tiny [--output FILE] | import FILE --name NAME [--description TEXT] [--public]",
      "build the built-in image, or register one of yours",
      "import takes raw and qcow2 images of disks that boot by BIOS.\n", cmd_image},
+    {"volume", "scrub [--snapshot ID]", "read what EBS keeps and compare it with what was recorded",
+     "Reads all snapshots, or one, past every cache, and the maps and lengths of volumes that nobody has open.\n"
+     "Exit code 0: nothing is corrupt; 1: not all could be read; 2: something is corrupt, and the lines say what.\n",
+     cmd_volume},
     {"api", "[SERVICE]", "list the API actions that are served", "", cmd_api},
     {"clean-state", "[--yes]", "forget instances, images, objects and accounts",
      "Takes the cloud down first. Keeps the settings.\n", cmd_clean_state},

@@ -88,6 +88,13 @@ static int check_peer(void *ctx, char *peer_ip, char *own_ip, int peer_port, int
 	return run->distrust ? CURL_PREREQFUNC_ABORT : CURL_PREREQFUNC_OK;
 }
 
+static int64_t declared_length(CURL *easy)
+{
+	curl_off_t len = -1;
+
+	return curl_easy_getinfo(easy, CURLINFO_CONTENT_LENGTH_DOWNLOAD_T, &len) == CURLE_OK ? len : -1;
+}
+
 static size_t take_reply(char *data, size_t size, size_t count, void *ctx)
 {
 	struct run *run = ctx;
@@ -109,6 +116,7 @@ static size_t take_reply(char *data, size_t size, size_t count, void *ctx)
 	}
 	curl_easy_getinfo(run->c->easy, CURLINFO_RESPONSE_CODE, &status);
 	x->status = (int)status;
+	x->reply_len = declared_length(run->c->easy);
 	if (x->on_data(x->on_data_ctx, data, len) != 0) {
 		run->stopped = true;
 		return 0;
@@ -358,6 +366,7 @@ int http_client_do(struct http_client *c, struct http_exchange *x, struct error 
 	CURLcode code;
 
 	x->status = 0;
+	x->reply_len = -1;
 	x->reply = BUF_INIT;
 	set_up(&run);
 	code = perform(c);
@@ -369,5 +378,6 @@ int http_client_do(struct http_client *c, struct http_exchange *x, struct error 
 	}
 	curl_easy_getinfo(c->easy, CURLINFO_RESPONSE_CODE, &status);
 	x->status = (int)status;
+	x->reply_len = declared_length(c->easy);
 	return 0;
 }

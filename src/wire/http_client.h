@@ -28,6 +28,7 @@ struct http_exchange {
 	int (*on_data)(void *ctx, const void *data, size_t len);
 	void *on_data_ctx;
 	int status;                      /* out */
+	int64_t reply_len;               /* out, before on_data: the body's length; -1: the peer did not say */
 	struct buf reply;                /* out: body; the caller's to free (buf_done) */
 	uint64_t max_reply_bytes;        /* 0: 64 MiB into reply, unlimited into on_data */
 };

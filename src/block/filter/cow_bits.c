@@ -88,7 +88,7 @@ static uint64_t get64(const uint8_t *at)
 	return le64toh(v);
 }
 
-static bool is_blank(const uint8_t *page)
+bool bits_is_blank(const uint8_t *page)
 {
 	return !page[0] && memcmp(page, page + 1, BITS_PAGE - 1) == 0;
 }
@@ -124,7 +124,7 @@ static void page_encode(struct bits *b, uint64_t page, uint8_t out[BITS_PAGE])
 	put64(out + 16, b->generation[page] + 1);
 }
 
-static bool slot_is_valid(const uint8_t *slot, uint64_t page, unsigned which)
+bool bits_slot_is_valid(const uint8_t *slot, uint64_t page, unsigned which)
 {
 	return memcmp(slot + 4, "BMPG", 4) == 0 && get64(slot + 8) == page && (get64(slot + 16) & 1) == which &&
 	       get32(slot) == crc32c(slot + 4, BITS_PAGE - 4);
@@ -316,7 +316,7 @@ int bits_header_write(struct bits *b)
 	return err;
 }
 
-static bool header_is_valid(uint8_t *page, unsigned which)
+bool bits_header_is_valid(uint8_t *page, unsigned which)
 {
 	uint32_t crc = get32(page + 12);
 
@@ -359,12 +359,12 @@ static int header_read(struct bits *b, const struct bits_settings *s, bool *ret_
 	int err = read_all(b->fd, pages, sizeof(pages), 0);
 	if (err)
 		return error_errno(e, err, "reading %s", s->path);
-	*ret_missing = is_blank(pages[0]) && is_blank(pages[1]);
+	*ret_missing = bits_is_blank(pages[0]) && bits_is_blank(pages[1]);
 	if (*ret_missing)
 		return 0;
 	/* Its first header goes to page 1: what is torn there, beside a blank page 0, is a map still being made. */
-	bool first_torn = is_blank(pages[0]);
-	bool valid[2] = { header_is_valid(pages[0], 0), header_is_valid(pages[1], 1) };
+	bool first_torn = bits_is_blank(pages[0]);
+	bool valid[2] = { bits_header_is_valid(pages[0], 0), bits_header_is_valid(pages[1], 1) };
 	if (!valid[0] && !valid[1]) {
 		bool was_ours = memcmp(pages[0], "MALLEEBM", 8) == 0 || memcmp(pages[1], "MALLEEBM", 8) == 0;
 		*ret_missing = first_torn || (was_ours && s->damaged_is_set);
@@ -389,12 +389,12 @@ static int load_page(struct bits *b, const struct bits_settings *s, uint64_t pag
 
 	if (err)
 		return error_errno(e, err, "reading %s", s->path);
-	bool valid[2] = { slot_is_valid(slot[0], page, 0), slot_is_valid(slot[1], page, 1) };
+	bool valid[2] = { bits_slot_is_valid(slot[0], page, 0), bits_slot_is_valid(slot[1], page, 1) };
 	if (valid[0] || valid[1]) {
 		bool second = valid[1] && (!valid[0] || get64(slot[1] + 16) > get64(slot[0] + 16));
 		durable = slot[second] + BITS_HEAD;
 		b->generation[page] = get64(slot[second] + 16);
-	} else if (!is_blank(slot[0])) { /* it was only written when the other one was durable */
+	} else if (!bits_is_blank(slot[0])) { /* it was only written when the other one was durable */
 		if (!s->damaged_is_set)
 			return error_set(e, "InvalidMap", "%s is damaged: neither copy of page %llu can be read", s->path,
 					 (unsigned long long)page);

@@ -112,6 +112,9 @@ void bits_sync(struct bits *b, struct blk_queue *q, struct bits_wait *w); /* on 
 /* The next dirty page from *at on, dirty no more, as it is to be written to the slot of its generation + 1; false: none. */
 bool bits_page_take(struct bits *b, uint64_t *at, uint64_t *ret_page, uint8_t out[BITS_PAGE]);
 void bits_page_written(struct bits *b, uint64_t page, bool ok);
+bool bits_is_blank(const uint8_t *page);
+bool bits_slot_is_valid(const uint8_t *slot, uint64_t page, unsigned which);
+bool bits_header_is_valid(uint8_t *page, unsigned which); /* clears its checksum */
 static inline uint64_t bits_slot_offset(uint64_t page, uint64_t generation)
 {
 	return (2 + 3 * page + 1 + (generation & 1)) * BITS_PAGE;

@@ -168,7 +168,7 @@ int sc_serve(struct sc *sc, const char *id, const char *device, const char *snap
 	sc_serve_socket(sc, id, socket, sizeof(socket));
 	const char *const args[] = {
 		"--filter", arena_printf(a, "snap:%s", s.snap),
-		"--filter", arena_printf(a, "cow:%s", s.cow),
+		"--filter", arena_printf(a, "cow:%s%s", s.cow, sc->fake ? ",fill=off" : ""), /* thousands of fake volumes stay sparse */
 		"--back",   s.back,
 		"--front",  arena_printf(a, "nbd:socket=%s,read-only=on", quote(a, socket, 1)),
 		NULL,

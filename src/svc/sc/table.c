@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "base/text.h"
 #include "svc/sc/sc_priv.h"
+#include "svc/sc/view_reader.h"
 #include "wire/codec.h"
 
 static struct sc_item **place(struct sc *sc, const char *id)
@@ -111,6 +112,8 @@ void sc_set_spec(struct sc_item *item, const void *spec)
 				snap_writer_cancel(snap->writer);
 			if (snap->http)
 				http_client_cancel(snap->http);
+			if (snap->reader)
+				view_reader_cancel(snap->reader);
 		}
 	}
 	arena_free(item->arena);

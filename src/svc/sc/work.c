@@ -14,6 +14,7 @@
 #include "svc/sc/sc_priv.h"
 #include "svc/sc/snap_format_priv.h"
 #include "svc/sc/snap_store_priv.h"
+#include "svc/sc/view_reader.h"
 
 #define TICK_MS 100
 #define RETRY_FIRST_MS 200
@@ -258,6 +259,8 @@ static void cancel_one(struct sc *sc, struct sc_item *item, void *ctx)
 		snap_writer_cancel(s->writer);
 	if (s->http)
 		http_client_cancel(s->http);
+	if (s->reader)
+		view_reader_cancel(s->reader);
 }
 
 void sc_work_stop(struct sc *sc)
