@@ -95,8 +95,11 @@ static int open_path(struct file *f, bool create, struct error *e)
 	if (!f->is_device && !S_ISREG(st.st_mode))
 		return error_set(e, "InvalidOption", "path=%s: neither a regular file nor a block device", f->path);
 	f->fd = open(f->path, open_flags(f, create && !f->is_device), 0600);
-	if (f->fd >= 0)
+	if (f->fd >= 0) {
+		/* When it was last read is nobody's concern, and costs something with each read. Only its owner may say so. */
+		fcntl(f->fd, F_SETFL, fcntl(f->fd, F_GETFL) | O_NOATIME);
 		return 0;
+	}
 	if (errno == EBUSY)
 		return -EBUSY;
 	if (errno == EINVAL && f->direct)
