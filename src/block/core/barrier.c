@@ -141,8 +141,6 @@ void blk_stack_resume(struct blk_stack *s)
 
 /* ---- resize ---- */
 
-#define BARRIER_MS 30000
-
 static int resize_layers(struct blk_stack *s, uint64_t size_bytes, struct error *e)
 {
 	for (unsigned i = 0; i < s->layers; i++) {
@@ -170,7 +168,7 @@ int blk_stack_resize(struct blk_stack *s, uint64_t size_bytes, struct error *e)
 	if (size_bytes < info->size_bytes)
 		return error_set(e, "InvalidSize", "%llu bytes is less than the %llu there are: a volume only grows",
 				 (unsigned long long)size_bytes, (unsigned long long)info->size_bytes);
-	int err = blk_stack_barrier(s, BARRIER_MS, e);
+	int err = blk_stack_barrier(s, BLK_BARRIER_MS, e);
 	if (err)
 		return err;
 	err = resize_layers(s, size_bytes, e);
@@ -198,7 +196,7 @@ int blk_stack_command(struct blk_stack *s, const char *layer, const char *verb, 
 		return error_set(e, "InvalidCommand", "the arguments of %s are too long", verb);
 	int err = blk_values_parse(text, v->args, &values, e);
 	if (!err && v->quiet)
-		err = blk_stack_barrier(s, BARRIER_MS, e);
+		err = blk_stack_barrier(s, BLK_BARRIER_MS, e);
 	if (err)
 		return err;
 	err = l->ops->command(l, verb, values, ret_json, e);

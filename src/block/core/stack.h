@@ -40,6 +40,7 @@ void blk_stack_submit(struct blk_stack *s, struct blk_req *r);
 
 /* Nothing inside, all that was acknowledged flushed to the back end and durable. Not on a queue's thread. -ETIMEDOUT or the
  * flush's error: the gate is open again. One at a time; blk_stack_resume() opens. */
+#define BLK_BARRIER_MS 30000 /* a good timeout */
 int blk_stack_barrier(struct blk_stack *s, int timeout_ms, struct error *e);
 void blk_stack_resume(struct blk_stack *s);
 

@@ -220,7 +220,7 @@ static const struct blk_option end_args[] = {
 };
 static const struct blk_option no_args[] = { { 0 } };
 static const struct blk_verb snap_verbs[] = {
-	{ .name = "begin", .args = begin_args, .quiet = true, .doc = "freeze a view of the volume as it is" },
+	{ .name = "begin", .args = begin_args, .doc = "freeze a view of the volume as it is" },
 	{ .name = "end", .args = end_args, .quiet = true, .doc = "give a view up" },
 	{ .name = "status", .args = no_args, .doc = "base, changes and views" },
 	{ 0 },

@@ -118,7 +118,7 @@ int snap_map_commit(struct snap *s, const char *name, const struct snap_set *sin
 
 /* ---- snap_view.c ---- */
 struct snap_view *snap_view_find(struct snap *s, const char *name);
-int snap_view_begin(struct snap *s, const char *name, const char *path, uint64_t scratch_bytes, struct error *e); /* at a barrier */
+int snap_view_begin(struct snap *s, const char *name, const char *path, uint64_t scratch_bytes, struct error *e); /* barrier: its own */
 int snap_view_end(struct snap *s, const char *name, bool commit, bool force, struct error *e);                    /* at a barrier */
 void snap_view_free(struct snap_view *v);
 void snap_view_fail(struct snap_view *v);

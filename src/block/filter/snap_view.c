@@ -267,33 +267,75 @@ static int view_new(struct snap *s, const char *name, uint64_t scratch_bytes, st
 	return 0;
 }
 
-int snap_view_begin(struct snap *s, const char *name, const char *path, uint64_t scratch_bytes, struct error *e)
+static int may_begin(struct snap *s, const char *name, struct error *e)
 {
-	struct snap_view *v = NULL;
+	int err = 0;
 
+	pthread_mutex_lock(&s->lock);
 	if (snap_view_find(s, name))
-		return error_set(e, "InvalidCommand", "there is a view %s already", name);
-	if (s->views == SNAP_VIEWS)
-		return error_set(e, "InvalidCommand", "there are %u views already: end one", SNAP_VIEWS);
-	if (scratch_bytes < s->chunk_bytes)
-		return error_set(e, "InvalidOption", "scratch-size: less than a chunk (%u bytes)", s->chunk_bytes);
-	int err = view_new(s, name, scratch_bytes, &v, e);
+		err = error_set(e, "InvalidCommand", "there is a view %s already", name);
+	else if (s->views == SNAP_VIEWS)
+		err = error_set(e, "InvalidCommand", "there are %u views already: end one", SNAP_VIEWS);
+	pthread_mutex_unlock(&s->lock);
+	return err;
+}
+
+/* The volume has grown since v was made. */
+static int catch_up(struct snap_view *v)
+{
+	uint64_t chunks = v->snap->chunks;
+
+	v->layer.info.size_bytes = v->snap->layer->info.size_bytes;
+	if (chunks == v->chunks)
+		return 0;
+	v->chunks = chunks;
+	int err = snap_set_grow(&v->copied, chunks);
+	if (!err)
+		err = snap_set_grow(&v->since, chunks);
+	return err ? err : snap_set_grow(&v->changed, chunks);
+}
+
+/* At a barrier: from here on v is what the volume was. */
+static int freeze(struct snap_view *v, struct error *e)
+{
+	struct snap *s = v->snap;
+	int err = may_begin(s, v->name, e);
+
+	if (!err && catch_up(v))
+		err = error_errno(e, ENOMEM, "beginning a view");
 	if (err)
 		return err;
-	if (s->below->info.encrypted)
-		err = make_scratch_key(v, e);
-	if (!err)
-		err = open_scratch(v, path, e);
-	if (err) {
-		snap_view_free(v);
-		return err;
-	}
 	take_changes(v);
 	pthread_mutex_lock(&s->lock);
 	s->view[s->views] = v;
 	s->views++;
 	pthread_mutex_unlock(&s->lock);
 	return 0;
+}
+
+/* All that takes its time (memory, the scratch's room) comes before the barrier: guests wait for what must be at it only. */
+int snap_view_begin(struct snap *s, const char *name, const char *path, uint64_t scratch_bytes, struct error *e)
+{
+	struct snap_view *v = NULL;
+	int err = may_begin(s, name, e);
+
+	if (!err && scratch_bytes < s->chunk_bytes)
+		err = error_set(e, "InvalidOption", "scratch-size: less than a chunk (%u bytes)", s->chunk_bytes);
+	if (!err)
+		err = view_new(s, name, scratch_bytes, &v, e);
+	if (!err && s->below->info.encrypted)
+		err = make_scratch_key(v, e);
+	if (!err)
+		err = open_scratch(v, path, e);
+	if (!err)
+		err = blk_stack_barrier(s->layer->stack, BLK_BARRIER_MS, e);
+	if (!err) {
+		err = freeze(v, e);
+		blk_stack_resume(s->layer->stack);
+	}
+	if (err)
+		snap_view_free(v);
+	return err;
 }
 
 /* ---- ending ---- */
