@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <linux/capability.h>
 #include <linux/fs.h>
+#include <linux/io_uring.h>
 #include <sched.h>
 #include <seccomp.h>
 #include <signal.h>
@@ -84,6 +85,7 @@ static int add_conditional(scmp_filter_ctx f)
 		{ SCMP_SYS(ioctl), SCMP_A1(SCMP_CMP_EQ, BLKDISCARD) },
 		{ SCMP_SYS(ioctl), SCMP_A1(SCMP_CMP_EQ, BLKGETSIZE64) },
 		{ SCMP_SYS(prctl), SCMP_A0(SCMP_CMP_EQ, PR_SET_NAME) },
+		{ SCMP_SYS(io_uring_register), SCMP_A1(SCMP_CMP_EQ, IORING_REGISTER_FILES_UPDATE) },
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(rules); i++) {

@@ -217,6 +217,7 @@ static void read_now(struct file_queue *fq, struct blk_req *r)
 	if (!atomic_load_explicit(&f->no_read_now, memory_order_relaxed))
 		n = preadv2(f->fd, r->iov, (int)r->iov_count, (off_t)r->off_bytes, f->now_flags);
 	if (n == (ssize_t)r->len_bytes) {
+		fq->batched = f->now_flags && blk_queue_engine(fq->queue) == BLK_IO_URING;
 		blk_count(&fq->counters.inline_reads, 1);
 		blk_complete(r, 0);
 		return;
@@ -225,6 +226,20 @@ static void read_now(struct file_queue *fq, struct blk_req *r)
 		atomic_store_explicit(&f->no_read_now, true, memory_order_relaxed);
 	blk_count(&fq->counters.missed, 1);
 	file_op_begin(fq, r, n > 0 ? (uint64_t)n : 0);
+}
+
+/*
+ * io_uring tries the page cache first, too, when it is handed the operation, where the file system can; so many small reads cost one
+ * system call. Long ones are better done one by one: what was read first can be on its way while the next is copied.
+ */
+static void read_cached(struct file_queue *fq, struct blk_req *r)
+{
+	if (!fq->batched || r->len_bytes > FILE_BATCHED_BYTES) {
+		read_now(fq, r);
+		return;
+	}
+	blk_count(&fq->counters.batched_reads, 1);
+	file_op_begin(fq, r, 0);
 }
 
 static void write_now(struct file_queue *fq, struct blk_req *r)
@@ -260,7 +275,7 @@ static void file_submit(struct blk_layer *l, struct blk_req *r)
 	else if (r->op == BLK_DISCARD)
 		file_discard(fq, r);
 	else if (r->op == BLK_READ && !f->direct)
-		read_now(fq, r);
+		read_cached(fq, r);
 	else if (r->op == BLK_WRITE && !f->direct)
 		write_now(fq, r);
 	else
@@ -295,6 +310,7 @@ static int file_queue_start(struct blk_layer *l, struct blk_queue *q, struct err
 	fq->file = l->state;
 	fq->queue = q;
 	fq->bounce_waiting_last = &fq->bounce_waiting;
+	blk_aio_file_open(&fq->known, q, fq->file->fd);
 	fq->ops = calloc(FILE_OPS, sizeof(*fq->ops));
 	fq->iov = map_memory(sizeof(struct iovec) * BLK_IOV_MAX * FILE_OPS, PROT_READ | PROT_WRITE);
 	fq->bounces = map_memory((size_t)FILE_BOUNCES * FILE_BOUNCE_BYTES, PROT_READ | PROT_WRITE);
@@ -303,7 +319,7 @@ static int file_queue_start(struct blk_layer *l, struct blk_queue *q, struct err
 		return error_errno(e, ENOMEM, "a queue of a file");
 	}
 	for (unsigned i = FILE_OPS; i--;) {
-		fq->ops[i] = (struct file_op){ .aio.fd = fq->file->fd, .next = fq->free, .fq = fq, .iov = fq->iov + i * BLK_IOV_MAX };
+		fq->ops[i] = (struct file_op){ .aio = { .fd = fq->file->fd, .file = &fq->known }, .next = fq->free, .fq = fq, .iov = fq->iov + i * BLK_IOV_MAX };
 		fq->free = &fq->ops[i];
 	}
 	for (unsigned i = FILE_BOUNCES; i--;)
@@ -318,6 +334,7 @@ static void file_queue_stop(struct blk_layer *l, struct blk_queue *q)
 
 	assert(blk_list_empty(&fq->waiting) && !fq->bounce_waiting);
 	l->queue_state[blk_queue_index(q)] = NULL;
+	blk_aio_file_close(&fq->known);
 	queue_free(fq);
 }
 
@@ -479,12 +496,14 @@ static void file_stats(struct blk_layer *l, struct blk_stats_sink *sink)
 			continue;
 		sum.inline_reads += fq->counters.inline_reads;
 		sum.inline_writes += fq->counters.inline_writes;
+		sum.batched_reads += fq->counters.batched_reads;
 		sum.missed += fq->counters.missed;
 		sum.bounced += fq->counters.bounced;
 		sum.partial += fq->counters.partial;
 		sum.zeroes_written_bytes += fq->counters.zeroes_written_bytes;
 	}
 	blk_stats_emit(sink, "file", "inline_reads", true, sum.inline_reads, "reads that the page cache answered at once");
+	blk_stats_emit(sink, "file", "batched_reads", true, sum.batched_reads, "small reads that were handed to the kernel together");
 	blk_stats_emit(sink, "file", "missed_reads", true, sum.missed, "reads that the page cache did not answer");
 	blk_stats_emit(sink, "file", "inline_writes", true, sum.inline_writes, "writes that the page cache took at once");
 	blk_stats_emit(sink, "file", "bounced", true, sum.bounced, "requests whose memory did not suit direct I/O");

@@ -11,6 +11,7 @@
 #define FILE_OPS 256u                    /* of one queue at once; more wait */
 #define FILE_BOUNCES 8u                  /* of one queue */
 #define FILE_BOUNCE_BYTES (128u << 10)
+#define FILE_BATCHED_BYTES (16u << 10)   /* reads from the page cache up to this are handed to the kernel together */
 #define FILE_ZEROES_BYTES (1u << 20)     /* the zeroes that are written, FILE_ZEROES_TIMES in one write */
 #define FILE_ZEROES_TIMES 4u
 #define FILE_RANGE_BYTES (1ull << 30)    /* of one fallocate */
@@ -31,12 +32,14 @@ struct file_op {
 
 /* Counters: one writer, any reader. */
 struct file_counters {
-	_Atomic uint64_t inline_reads, inline_writes, missed, bounced, partial, zeroes_written_bytes;
+	_Atomic uint64_t inline_reads, inline_writes, batched_reads, missed, bounced, partial, zeroes_written_bytes;
 };
 
 struct file_queue {
 	struct file *file;
 	struct blk_queue *queue;
+	struct blk_aio_file known;
+	bool batched;                    /* small reads go to the kernel together: it answers what it has at once */
 	struct file_op *ops, *free;
 	struct iovec *iov;               /* all ops', mapped, touched when used */
 	struct blk_list waiting;         /* requests, for an op; scratch[0]: bytes done */

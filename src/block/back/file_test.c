@@ -440,6 +440,85 @@ static void test_flush_failure_stays(void **state)
 	close(fds[1]);
 }
 
+/* ---- small reads of what is in the page cache ---- */
+
+struct together {
+	struct blk_req r;
+	struct iovec iov;
+	unsigned *left;
+	bool *all;
+	unsigned char data[4096];
+};
+
+static void together_done(struct blk_req *r)
+{
+	struct together *t = r->ctx;
+
+	if (!--*t->left)
+		*t->all = true;
+}
+
+static void read_together(struct blk_stack *s, struct together *t, unsigned count)
+{
+	unsigned left = count;
+	bool all = false;
+
+	for (unsigned i = 0; i < count; i++) {
+		t[i].left = &left;
+		t[i].all = &all;
+		t[i].iov = (struct iovec){ t[i].data, sizeof(t[i].data) };
+		t[i].r = (struct blk_req){ .op = BLK_READ, .off_bytes = i * sizeof(t[i].data), .len_bytes = sizeof(t[i].data), .iov = &t[i].iov,
+					   .iov_count = 1, .queue = blk_stack_queue(s, 0), .done = together_done, .ctx = &t[i] };
+		blk_stack_submit(s, &t[i].r);
+	}
+	assert_int_equal(blk_queue_run_until(blk_stack_queue(s, 0), &all, 20000), 0);
+	for (unsigned i = 0; i < count; i++) {
+		assert_int_equal(t[i].r.result, 0);
+		assert_true(kit_all(t[i].data, sizeof(t[i].data), (int)i + 1));
+	}
+}
+
+/* The first shows that the cache can be asked; the others go together. The lock is gone with the file, whoever knew of it. */
+static void test_together(void **state)
+{
+	enum { COUNT = 32 };
+	struct place *p = *state;
+	struct together *t = calloc(COUNT, sizeof(*t));
+	struct error e = { 0 };
+
+	for (unsigned turn = 0; turn < 3; turn++) {
+		struct blk_stack *s = kit_open(drivers, spec(p, ",create=2M,direct=off,lock-wait=0"), BLK_IO_AUTO, 1);
+		struct file_queue *fq = blk_stack_layer(s, "file")->queue_state[0];
+		for (unsigned i = 0; i < COUNT; i++) {
+			memset(t[i].data, (int)i + 1, sizeof(t[i].data));
+			assert_int_equal(kit_io(s, BLK_WRITE, 0, i * sizeof(t[i].data), t[i].data, sizeof(t[i].data)), 0);
+		}
+		read_together(s, t, COUNT);
+		if (!fq->batched)
+			print_message("not seen: no io_uring here, or a file system that cannot\n");
+		read_together(s, t, COUNT);
+		assert_true(!fq->batched || fq->counters.batched_reads >= COUNT);
+		assert_int_equal(blk_stack_close(s, NULL), 0);
+		assert_int_equal(try_open(spec(p, ",direct=off,lock-wait=0"), &e), 0);
+	}
+	free(t);
+}
+
+/* A file that was cut: what is not there is an error, and what is there is read. */
+static void test_together_cut(void **state)
+{
+	struct place *p = *state;
+	unsigned char data[4096] = "";
+
+	struct blk_stack *s = kit_open(drivers, spec(p, ",create=2M,direct=off"), BLK_IO_AUTO, 1);
+	assert_int_equal(kit_io(s, BLK_WRITE, 0, 0, data, sizeof(data)), 0);
+	assert_int_equal(kit_io(s, BLK_READ, 0, 0, data, sizeof(data)), 0);
+	assert_int_equal(truncate(p->path, 1 << 20), 0);
+	assert_int_equal(kit_io(s, BLK_READ, 0, (1 << 20) + 4096, data, sizeof(data)), -EIO);
+	assert_int_equal(kit_io(s, BLK_READ, 0, 0, data, sizeof(data)), 0);
+	assert_int_equal(blk_stack_close(s, NULL), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -454,6 +533,8 @@ int main(void)
 		TEST(test_flushes_share),
 		TEST(test_flushes_of_queues),
 		TEST(test_flush_failure_stays),
+		TEST(test_together),
+		TEST(test_together_cut),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -12,11 +12,14 @@
 #include "block/core/queue_priv.h"
 
 #define RING_ENTRIES 256
+#define FILES 8 /* kept at hand */
 
 struct aio_engine {
 	struct blk_queue *queue;
 	struct io_uring ring;
 	bool unsubmitted;
+	uint8_t files; /* bits: slots in use */
+	bool takes_files;
 	struct blk_aio *waiting, **waiting_last; /* no room in the ring */
 };
 
@@ -30,10 +33,14 @@ static int ring_register(struct io_uring *ring, unsigned op, void *arg, unsigned
 static int ring_restrict(struct io_uring *ring)
 {
 	struct io_uring_restriction allowed[] = {
+		{ .opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = IORING_OP_READ },
 		{ .opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = IORING_OP_READV },
+		{ .opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = IORING_OP_WRITE },
 		{ .opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = IORING_OP_WRITEV },
 		{ .opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = IORING_OP_FSYNC },
 		{ .opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = IORING_OP_FALLOCATE },
+		{ .opcode = IORING_RESTRICTION_SQE_FLAGS_ALLOWED, .sqe_flags = IOSQE_FIXED_FILE },
+		{ .opcode = IORING_RESTRICTION_REGISTER_OP, .register_op = IORING_REGISTER_FILES_UPDATE },
 	};
 
 	return ring_register(ring, IORING_REGISTER_RESTRICTIONS, allowed, ARRAY_SIZE(allowed)) || ring_register(ring, IORING_REGISTER_ENABLE_RINGS, NULL, 0) ?
@@ -41,14 +48,16 @@ static int ring_restrict(struct io_uring *ring)
 		       0;
 }
 
-static int ring_open(struct io_uring *ring, unsigned entries)
+/* files: whether it has room for files that are kept at hand, which older kernels do not know. */
+static int ring_open(struct io_uring *ring, unsigned entries, bool *files)
 {
 	/* Completions are looked for by this thread alone, so that none has to interrupt it; older kernels don't know this. */
-	int err = io_uring_queue_init(entries, ring, IORING_SETUP_R_DISABLED | IORING_SETUP_COOP_TASKRUN | IORING_SETUP_SINGLE_ISSUER);
+	int err = io_uring_queue_init(entries, ring, IORING_SETUP_R_DISABLED | IORING_SETUP_COOP_TASKRUN);
 	if (err == -EINVAL)
 		err = io_uring_queue_init(entries, ring, IORING_SETUP_R_DISABLED);
 	if (err)
 		return err;
+	*files = !io_uring_register_files_sparse(ring, FILES); /* while the ring still takes it */
 	err = ring_restrict(ring);
 	if (err)
 		io_uring_queue_exit(ring);
@@ -61,7 +70,7 @@ static int uring_open(struct blk_queue *q, struct aio_engine **ret)
 
 	if (!a)
 		return -ENOMEM;
-	int err = ring_open(&a->ring, RING_ENTRIES);
+	int err = ring_open(&a->ring, RING_ENTRIES, &a->takes_files);
 	if (!err) {
 		/* Only wakes the loop, which then reaps whatever woke it. */
 		struct epoll_event ev = { .events = EPOLLIN, .data.ptr = NULL };
@@ -85,22 +94,54 @@ static void uring_close(struct aio_engine *a)
 	free(a);
 }
 
-static void prepare(struct io_uring_sqe *sqe, struct blk_aio *op)
+/* A file takes a slot with its first operation: only now is the ring there. */
+static int take_slot(struct aio_engine *a, struct blk_aio_file *f)
 {
+	int slot = __builtin_ffs(~a->files & ((1 << FILES) - 1)) - 1;
+
+	f->tried = true;
+	if (!a->takes_files || slot < 0 || io_uring_register_files_update(&a->ring, (unsigned)slot, &f->fd, 1) != 1)
+		return -1;
+	a->files = (uint8_t)(a->files | 1u << slot);
+	return f->slot = slot;
+}
+
+static void uring_file_close(struct aio_engine *a, struct blk_aio_file *f)
+{
+	io_uring_register_files_update(&a->ring, (unsigned)f->slot, &(int){ -1 }, 1);
+	a->files = (uint8_t)(a->files & ~(1u << f->slot));
+}
+
+static void prepare_rw(struct io_uring_sqe *sqe, const struct blk_aio *op, int fd)
+{
+	bool read = op->op == BLK_AIO_READ;
+
+	if (op->iov_count != 1)
+		io_uring_prep_rw(read ? IORING_OP_READV : IORING_OP_WRITEV, sqe, fd, op->iov, op->iov_count, op->off_bytes);
+	else /* nothing to be fetched from the list, then */
+		io_uring_prep_rw(read ? IORING_OP_READ : IORING_OP_WRITE, sqe, fd, op->iov->iov_base, (unsigned)op->iov->iov_len, op->off_bytes);
+	sqe->rw_flags = op->flags;
+}
+
+static void prepare(struct aio_engine *a, struct io_uring_sqe *sqe, struct blk_aio *op)
+{
+	struct blk_aio_file *f = op->file;
+	int slot = !f ? -1 : f->tried ? f->slot : take_slot(a, f), fd = slot >= 0 ? slot : op->fd;
+
 	switch (op->op) {
 	case BLK_AIO_READ:
-		io_uring_prep_readv2(sqe, op->fd, op->iov, op->iov_count, op->off_bytes, op->flags);
-		break;
 	case BLK_AIO_WRITE:
-		io_uring_prep_writev2(sqe, op->fd, op->iov, op->iov_count, op->off_bytes, op->flags);
+		prepare_rw(sqe, op, fd);
 		break;
 	case BLK_AIO_FDATASYNC:
-		io_uring_prep_fsync(sqe, op->fd, IORING_FSYNC_DATASYNC);
+		io_uring_prep_fsync(sqe, fd, IORING_FSYNC_DATASYNC);
 		break;
 	case BLK_AIO_FALLOCATE:
-		io_uring_prep_fallocate(sqe, op->fd, op->flags, (off_t)op->off_bytes, (off_t)op->len_bytes);
+		io_uring_prep_fallocate(sqe, fd, op->flags, (off_t)op->off_bytes, (off_t)op->len_bytes);
 		break;
 	}
+	if (slot >= 0)
+		io_uring_sqe_set_flags(sqe, IOSQE_FIXED_FILE);
 	io_uring_sqe_set_data(sqe, op);
 }
 
@@ -112,7 +153,7 @@ static bool try_submit(struct aio_engine *a, struct blk_aio *op)
 		sqe = io_uring_get_sqe(&a->ring);
 	if (!sqe)
 		return false;
-	prepare(sqe, op);
+	prepare(a, sqe, op);
 	a->unsubmitted = true;
 	return true;
 }
@@ -158,6 +199,7 @@ const struct aio_ops aio_uring_ops = {
 	.submit = uring_submit,
 	.flush = uring_flush,
 	.reap = uring_reap,
+	.file_close = uring_file_close,
 };
 
 /* Some hosts refuse io_uring, some let it be made and fail its operations. */
@@ -165,9 +207,9 @@ bool aio_uring_works(void)
 {
 	struct io_uring ring;
 	char byte;
-	bool works = false;
+	bool works = false, files;
 
-	if (ring_open(&ring, 4))
+	if (ring_open(&ring, 4, &files))
 		return false;
 	int fd = open("/dev/zero", O_RDONLY | O_CLOEXEC);
 	struct io_uring_sqe *sqe = io_uring_get_sqe(&ring);

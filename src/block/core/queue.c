@@ -324,6 +324,18 @@ void blk_aio_submit(struct blk_queue *q, struct blk_aio *a)
 		abort(); /* not even a few hundred bytes of memory */
 }
 
+void blk_aio_file_open(struct blk_aio_file *f, struct blk_queue *q, int fd)
+{
+	*f = (struct blk_aio_file){ .queue = q, .fd = fd, .slot = -1 };
+}
+
+void blk_aio_file_close(struct blk_aio_file *f)
+{
+	if (f->slot >= 0)
+		f->queue->aio_ops->file_close(f->queue->aio, f);
+	f->slot = -1;
+}
+
 /* ---- the loop ---- */
 
 static void finish(struct blk_queue *q, struct blk_req *r)

@@ -68,10 +68,20 @@ void blk_timer_set(struct blk_queue *q, struct blk_timer *t, uint64_t deadline_n
 void blk_timer_cancel(struct blk_timer *t);
 
 /* ---- I/O on files ---- (on q's thread) */
+/* A file that is used much: the queue's engine may keep it at hand, which saves looking it up with each operation. */
+struct blk_aio_file {
+	struct blk_queue *queue; /* the rest: the queue's */
+	int fd, slot;
+	bool tried;
+};
+void blk_aio_file_open(struct blk_aio_file *f, struct blk_queue *q, int fd);
+void blk_aio_file_close(struct blk_aio_file *f); /* before fd is; no operation is out. On q's thread, or when q does not run */
+
 enum blk_aio_op { BLK_AIO_READ, BLK_AIO_WRITE, BLK_AIO_FDATASYNC, BLK_AIO_FALLOCATE };
 struct blk_aio {
 	enum blk_aio_op op;
 	int fd;
+	struct blk_aio_file *file; /* fd's; NULL: none */
 	int flags;                /* READ, WRITE: RWF_DSYNC …; FALLOCATE: its mode */
 	const struct iovec *iov;  /* the caller's, in place until done */
 	unsigned iov_count;

@@ -19,6 +19,7 @@ struct aio_ops {
 	void (*submit)(struct aio_engine *a, struct blk_aio *op); /* may keep it until flush */
 	void (*flush)(struct aio_engine *a);                      /* the batch's end */
 	void (*reap)(struct aio_engine *a);                       /* calls done() of what ended */
+	void (*file_close)(struct aio_engine *a, struct blk_aio_file *f); /* NULL: it keeps none */
 };
 extern const struct aio_ops aio_uring_ops, aio_threads_ops;
 bool aio_uring_works(void); /* the kernel lets this process use it: tried by a real read */
