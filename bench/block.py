@@ -22,71 +22,17 @@ import sys
 import time
 from pathlib import Path
 
+import guest as guest_dd
+from servers import CannotMeasure, Server
+
 SOURCE = Path(__file__).resolve().parent.parent
 BUILD = (SOURCE / os.environ.get("MALLEE_BUILD", "build")).resolve()
 BLOCKD = BUILD / "src" / "cmd" / "mallee-blockd"
-TICKS = os.sysconf("SC_CLK_TCK")
 MIB = 1 << 20
-START_S = 15
-
-
-class CannotMeasure(Exception):
-    """Something that a row needs is missing or failed: told, and counted."""
 
 
 def say(text=""):
     print(text, flush=True)
-
-
-# ---- servers ----
-
-class Server:
-    """A program that serves until it is stopped. ready: the socket that tells that it does; None: at once."""
-
-    def __init__(self, name, command, ready, log):
-        self.name = name
-        self.command = [str(word) for word in command]
-        self.ready = ready
-        self.log = log
-        self.process = None
-
-    def __enter__(self):
-        if self.ready and os.path.exists(self.ready):
-            os.unlink(self.ready)
-        with open(self.log, "ab") as log:
-            try:
-                self.process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-            except FileNotFoundError:
-                raise CannotMeasure(f"{self.command[0]} is missing") from None
-        deadline = time.monotonic() + START_S
-        while self.ready and not os.path.exists(self.ready):
-            if self.process.poll() is not None or time.monotonic() > deadline:
-                self.__exit__()
-                raise CannotMeasure(f"{self.name} did not start: {last_line(self.log)} (all of it: {self.log})")
-            time.sleep(0.02)
-        time.sleep(0.1)
-        return self
-
-    def __exit__(self, *_):
-        if self.process and self.process.poll() is None:
-            self.process.terminate()
-            try:
-                self.process.wait(20)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
-
-    def cpu_s(self):
-        """CPU that the process has used, all of its threads."""
-        if self.process.poll() is not None:
-            raise CannotMeasure(f"{self.name} ended on its own: {last_line(self.log)} (all of it: {self.log})")
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / TICKS
-
-
-def last_line(path):
-    lines = Path(path).read_text(errors="replace").strip().splitlines()
-    return lines[-1] if lines else "it said nothing"
 
 
 class Bench:
@@ -101,6 +47,10 @@ class Bench:
     def path(self, name):
         self.count += 1
         return str(self.folder / f"{self.count}-{name}")
+
+    def shm(self, name):
+        """A place on tmpfs; whoever uses it removes it."""
+        return Path("/dev/shm") / f"mallee-bench-{os.getpid()}-{name}"
 
     def blockd(self, front, *, direct, filters=(), name="ours", file=None):
         sock = self.path("s")
@@ -386,9 +336,47 @@ def row_crypt(bench):
     return rows
 
 
+GUEST_RATE = 110_000_000
+# Job, of what, at least: of the host's dd on the same disk, or of the disk's own rate.
+GUEST_TARGETS = {"buffered write": ("host", 0.92), "buffered read": ("host", 0.97), "direct read": ("disk", 0.97), "direct write": ("disk", 0.90)}
+
+
+def guest_filters(bench):
+    """A volume's, as the storage controller gives them, but for what has nothing to do in a single volume's run (snap, cow)."""
+    return [f"coalesce:buffer={bench.shm('guest')}", "readahead"]
+
+
+def guest_result(name, job, rate, host, inside, against, target):
+    """A row: bytes a second as "iops" of one byte each, so that the rest of this program need not know."""
+    base = host if against == "host" else [rate] * len(inside)
+    ratios = [a / b for a, b in zip(inside, base)]
+    ratio = statistics.median(ratios)
+    return {"name": f"{name}: {job}", "unit": "MB/s", "ours": statistics.median(inside) / 1e6, "peer": statistics.median(base) / 1e6,
+            "peer_name": "the host's dd" if against == "host" else "the disk's rate", "ratio": ratio, "cpu_ratio": None,
+            "target": f"{target:g}x", "pass": ratio >= target, "spread": spread(ratios), "runs": {"ours": inside, "host": host}}
+
+
+def guest_rows(bench, name, rate, targets):
+    image = BUILD / "bench" / "guest"
+    made = subprocess.run([SOURCE / "image" / "bench" / "build", "--output", image], capture_output=True, text=True, check=False)
+    if made.returncode:
+        raise CannotMeasure(f"the guest's image: {made.stderr.strip()[-300:]}")
+    folder = bench.folder / f"guest-{rate}"
+    folder.mkdir()
+    rows = []
+    with guest_dd.Disk(BLOCKD, folder, rate, "1G") as disk, guest_dd.volume(BLOCKD, disk, folder, guest_filters(bench)) as server, \
+            guest_dd.Guest(image, server.sock, folder / "guest.log") as inside:
+        for job, (against, target) in targets.items():
+            host_runs, guest_runs = guest_dd.compare_on(disk, inside, job, bench.args.pairs, 256, say)
+            rows.append(guest_result(name, job, rate, host_runs, guest_runs, against, target))
+    return rows
+
+
 def row_guest(bench):
-    """A guest on the disk model at 110 MB/s: its dd against the host's. Comes with the volumes of instances."""
-    raise NotImplementedError
+    """Unmodified dd bs=64k in a guest, on the disk model: at its rate, and at a third, where the emulated CPU is out of the way."""
+    rows = guest_rows(bench, f"guest's dd, disk of {GUEST_RATE / 1e6:.0f} MB/s", GUEST_RATE, GUEST_TARGETS)
+    third = {job: (against, 0.98) for job, (against, _) in GUEST_TARGETS.items()}
+    return rows + guest_rows(bench, f"guest's dd, disk of {GUEST_RATE / 3e6:.0f} MB/s", GUEST_RATE // 3, third)
 
 
 # ---- idle ----
@@ -413,18 +401,25 @@ def anonymous_bytes(pid):
     return int(re.search(r"^Anonymous: +(\d+) kB", text, re.M).group(1)) * 1024
 
 
+def full_stack(bench):
+    """All that a volume may have above its file. cow: a clone that is not being filled, which stays as it is."""
+    source = bench.folder / "source.raw"
+    with open(source, "wb") as f:
+        f.truncate(bench.args.size * MIB)
+    return ["throttle:iops=1000000", f"coalesce:buffer={bench.shm('idle')}", "readahead", f"snap:map={bench.path('map')}",
+            f"cow:map={bench.path('bits')},source=file:path={source},fill=off"]
+
+
 def row_idle(bench):
-    name = "an idle volume, attached by vhost-user"
-    buffer = Path("/dev/shm") / f"mallee-bench-{os.getpid()}"
-    help_text = subprocess.run([BLOCKD, "--help"], capture_output=True, text=True, check=False).stdout
-    filters = [f"coalesce:buffer={buffer}"] if "--filter coalesce " in help_text else []
-    filters += ["readahead"] if "--filter readahead " in help_text else []
+    name = "an idle volume with its full stack, attached by vhost-user"
+    filters = full_stack(bench)
+    buffer = bench.shm("idle")
     try:
         with bench.blockd("vhost-user", direct=True, filters=filters) as server:
             # It has worked before: what it took then and keeps counts.
             vhost(bench, server, rw="write", bs=4096, depth=16)
             with stopped_master(server):
-                say(f"    idle for 10 s after writes and reads, in its stack: {', '.join(filters) or 'nothing'} …")
+                say(f"    idle for 10 s after writes and reads, in its stack: {', '.join(filters)} …")
                 time.sleep(10)
                 own = anonymous_bytes(server.process.pid)
                 tmpfs = buffer.stat().st_blocks * 512 if buffer.exists() else 0
@@ -445,7 +440,7 @@ ROWS = {
     "vhost-direct": row_vhost_direct,
     "nbd-random": row_nbd_random,
     "nbd-sequential": row_nbd_sequential,
-    # "guest": row_guest,
+    "guest": row_guest,
     "crypt": row_crypt,
     "idle": row_idle,
 }
@@ -540,7 +535,6 @@ def main():
         for which in "ab":
             bench.file.with_suffix(f".{which}").unlink(missing_ok=True)
     print_table(results)
-    say("not in this table yet: a guest on the disk model against the host's dd on the same disk")
     write_results(out, results)
     return 1 if failed else 0
 

@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A guest's dd against the host's, on one modelled disk.
+
+The disk is a mallee-blockd with the `disk` filter over memory, shown as a file by FUSE, with a loop device on it: the host's dd
+works on that device, and a second mallee-blockd serves it to a guest as a volume of an instance is served. The guest runs under
+TCG, whose processor is slow; nothing in it is tuned.
+"""
+import contextlib
+import os
+import re
+import select
+import subprocess
+import time
+from pathlib import Path
+
+from servers import CannotMeasure, Server
+
+BLOCK_BYTES = 65536
+BOOT_S = 120
+JOBS = {
+    # What dd is told, and whether the page cache is emptied first.
+    "buffered write": ("if=/dev/zero of={disk} conv=fsync", False),
+    "buffered read": ("if={disk} of=/dev/null", True),
+    "direct read": ("if={disk} of=/dev/null iflag=direct", True),
+    "direct write": ("if=/dev/zero of={disk} oflag=direct conv=fsync", False),
+}
+
+
+def dd_line(job, disk, count):
+    """A shell's line. The flush at the end is timed with the rest. With a path: busybox has a dd of its own."""
+    what, cold = JOBS[job]
+    before = "sync; echo 3 > /proc/sys/vm/drop_caches; " if cold else ""
+    return f"{before}/bin/dd {what.format(disk=disk)} bs=64k count={count}"
+
+
+def dd_rate(text):
+    """Bytes a second, from what dd said; its own figure is rounded."""
+    found = re.search(r"^(\d+) bytes.* copied, ([0-9.e+-]+) s", text, re.M)
+    if not found:
+        raise CannotMeasure(f"dd said: {text.strip()[-200:]}")
+    return int(found.group(1)) / float(found.group(2))
+
+
+class Disk:
+    """The modelled disk as a loop device."""
+
+    def __init__(self, blockd, folder, rate, size):
+        self.rate = rate
+        self.file = folder / "model-disk"
+        self.device = None
+        self.server = Server("the modelled disk", [
+            blockd, "--name", "model", "--back", f"mem:size={size}", "--filter", f"disk:preset=barracuda-7200.11,rate={rate}",
+            "--front", f"fuse:mount={self.file}"], None, folder / "model-disk.log")
+
+    def __enter__(self):
+        self.file.touch()
+        self.server.__enter__()
+        deadline = time.monotonic() + 15
+        while not self.file.stat().st_size: # mounted
+            if self.server.process.poll() is not None or time.monotonic() > deadline:
+                self.__exit__()
+                raise CannotMeasure(f"the modelled disk did not start (see {self.server.log})")
+            time.sleep(0.05)
+        done = subprocess.run(["losetup", "--find", "--show", "--direct-io=on", self.file], capture_output=True, text=True, check=False)
+        if done.returncode:
+            self.__exit__()
+            raise CannotMeasure(f"losetup: {done.stderr.strip()}")
+        self.device = done.stdout.strip()
+        return self
+
+    def __exit__(self, *_):
+        if self.device:
+            subprocess.run(["losetup", "--detach", self.device], check=False)
+            time.sleep(0.2)
+        self.server.__exit__()
+
+    def sectors(self):
+        """Read, written: as the kernel counts them at the device."""
+        for line in Path("/proc/diskstats").read_text().splitlines():
+            fields = line.split()
+            if fields[2] == os.path.basename(self.device):
+                return int(fields[5]), int(fields[9])
+        return 0, 0
+
+    def dd(self, job, count):
+        done = subprocess.run(["sh", "-c", dd_line(job, self.device, count)], capture_output=True, text=True, check=False)
+        return dd_rate(done.stderr)
+
+
+class Guest:
+    """QEMU with a volume on vhost-user-blk; lines for its shell go over the serial port."""
+
+    def __init__(self, image, sock, log):
+        self.log = open(log, "wb")
+        self.text = b""
+        self.process = subprocess.Popen([
+            "qemu-system-x86_64", "-nodefaults", "-no-reboot", "-display", "none", "-serial", "stdio", "-machine", "q35,memory-backend=ram",
+            "-accel", "tcg", "-cpu", "max,-erms,-fsrm", "-m", "512", "-object", "memory-backend-memfd,id=ram,size=512M,share=on",
+            "-kernel", image / "vmlinuz", "-initrd", image / "initrd.img", "-append", "console=ttyS0 quiet panic=-1",
+            "-chardev", f"socket,id=volume,path={sock}", "-device", "vhost-user-blk-pci,chardev=volume"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log)
+
+    def __enter__(self):
+        try:
+            self.wait_for(rb"mallee: ready", BOOT_S)
+        except CannotMeasure:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.wait()
+        self.log.close()
+
+    def wait_for(self, pattern, seconds):
+        deadline = time.monotonic() + seconds
+        while not (found := re.search(pattern, self.text)):
+            ready, _, _ = select.select([self.process.stdout], [], [], max(0, deadline - time.monotonic()))
+            data = os.read(self.process.stdout.fileno(), 65536) if ready else b""
+            self.log.write(data)
+            self.log.flush()
+            self.text += data
+            if not data:
+                raise CannotMeasure(f"the guest is silent (see {self.log.name})")
+        before = self.text[:found.start()]
+        self.text = self.text[found.end():]
+        return before
+
+    def run(self, line, seconds):
+        self.process.stdin.write(line.encode() + b"\n")
+        self.process.stdin.flush()
+        return self.wait_for(rb"mallee: exit code \d+", seconds).decode(errors="replace")
+
+    def dd(self, job, count):
+        return dd_rate(self.run(dd_line(job, "/dev/vda", count), 300))
+
+
+@contextlib.contextmanager
+def volume(blockd, disk, folder, filters):
+    """The mallee-blockd that serves the disk to the guest."""
+    sock = folder / "volume.sock"
+    command = [blockd, "--name", "volume", "--back", f"file:path={disk.device},direct=on"]
+    for one in filters:
+        command += ["--filter", one]
+    with Server("the volume", command + ["--front", f"vhost-user:socket={sock}"], sock, folder / "volume.log") as server:
+        server.sock = sock
+        yield server
+
+
+def compare_on(disk, guest, job, pairs, mib, say):
+    """Runs in turn: host, guest, guest, host, … as lists of bytes a second."""
+    count = mib * (1 << 20) // BLOCK_BYTES
+    host, inside = [], []
+    for turn in range(pairs):
+        for side in (host, inside) if turn % 2 == 0 else (inside, host):
+            before = disk.sectors()
+            side.append((disk if side is host else guest).dd(job, count))
+            moved = max(b - a for a, b in zip(before, disk.sectors())) * 512
+            if moved < 0.9 * count * BLOCK_BYTES: # what a cache kept is not what is compared
+                raise CannotMeasure(f"{job}: only {moved >> 20} MiB of {mib} passed the disk")
+        say(f"    {turn + 1}/{pairs}  {job}: host {host[-1] / 1e6:.1f} MB/s, guest {inside[-1] / 1e6:.1f} MB/s")
+    return host, inside
