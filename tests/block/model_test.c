@@ -64,11 +64,17 @@ static void check(void **state)
 	assert_true(total[RESULT_CHECKED] > 0);
 }
 
-int main(void)
+/* --list: the names that MALLEE_STACK may have. */
+int main(int argc, char **argv)
 {
 	struct CMUnitTest tests[32];
 	unsigned count = 0;
 	const char *only = getenv("MALLEE_STACK");
+
+	for (const struct stack_case *c = stack_cases; argc > 1 && c->name; c++)
+		puts(c->name);
+	if (argc > 1)
+		return 0;
 
 	for (const struct stack_case *c = stack_cases; c->name; c++) {
 		if (!only || strcmp(only, c->name) == 0)

@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The fence: what a killed process has left in the kernel ends before its successor looks at the file.
+
+The slow disk is a loop device over a mounted volume of ours, whose fault filter holds writes until it is told to let go.
+"""
+import fcntl
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import time
+
+import pytest
+
+from conftest import Blockd, ask, master, program, run
+
+MIB = 1 << 20
+SIZE = 32 * MIB
+BLOCK = 64 << 10
+
+
+@pytest.fixture
+def slow(blockd, tmp_path):
+    """A mounted file system on a disk whose writes can be held; `slow.file` is on it."""
+    if os.geteuid() != 0 or not os.path.exists("/dev/fuse") or not os.path.exists("/dev/loop-control"):
+        pytest.skip("loop devices and mounts take root")
+
+    class Slow:
+        control = tmp_path / "slow.control"
+        mount = tmp_path / "slow"
+        file = mount / "disk.raw"
+
+        def stats(self):
+            return json.loads(ask(self.control, "stats"))
+
+        def hold(self, op):
+            ask(self.control, "fault", "set", f"op={op},stall=on")
+
+        def release(self):
+            ask(self.control, "fault", "clear")
+            ask(self.control, "fault", "release")
+
+        def held(self):
+            return self.stats()["layers"]["fault"]["stalled"]
+
+    s = Slow()
+    blockd("mem:size=96M", "--filter", "fault", "--control", str(s.control), name="slow", front=[f"fuse:mount={tmp_path}/volume"])
+    loop = run("losetup", "-f", "--show", "--direct-io=on", tmp_path / "volume").strip()
+    try:
+        run("mke2fs", "-q", "-F", "-t", "ext4", "-O", "^has_journal", loop)
+        s.mount.mkdir()
+        run("mount", "-o", "noatime", loop, s.mount)
+        try:
+            s.file.write_bytes(random.Random(1).randbytes(SIZE))
+            run("sync", "-f", s.mount)
+            s.loop = loop
+            yield s
+        finally:
+            s.release()
+            end = time.monotonic() + 20
+            while subprocess.run(["umount", s.mount], capture_output=True, check=False).returncode and time.monotonic() < end:
+                time.sleep(0.1)
+    finally:
+        run("losetup", "-d", loop)
+
+
+def is_locked(path):
+    with open(path, "rb") as f:
+        try:
+            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return False
+        except BlockingIOError:
+            return True
+
+
+def greets(path):
+    """Somebody serves there. A process that cannot end yet may still be connected to, but says nothing."""
+    with socket.socket(socket.AF_UNIX) as s:
+        s.settimeout(0.05)
+        try:
+            s.connect(str(path))
+            return bool(s.recv(8))
+        except OSError:
+            return False
+
+
+def reads(slow):
+    return slow.stats()["disk"]["read"]["ops"]
+
+
+def wait_until(condition, what, seconds=30):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"no {what}"
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("engine", ["uring", "threads"])
+@pytest.mark.parametrize("op", ["write", "read"])
+def test_successor_waits(slow, tmp_path, engine, op):
+    """It neither serves nor reads nor writes before the dead one's last I/O is out of the kernel."""
+    front = tmp_path / "v.sock"
+    arguments = ["--back", f"file:path={slow.file},lock-wait=60000", "--front", f"nbd:socket={front}", "--io", engine]
+    uri = f"nbd+unix:///?socket={front}"
+    first = Blockd(tmp_path, "first", arguments)
+    first.wait_for(lambda: "\"serving\"" in first.text(), "\"serving\"")
+    run("qemu-io", "-f", "raw", uri, "-c", "write -P 1 8M 64k", "-c", "flush")
+    slow.hold(op)
+    command = "write -P 2 8M 64k" if op == "write" else "read 8M 64k"
+    client = subprocess.Popen(["qemu-io", "-f", "raw", uri, "-c", command], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    second = None
+    try:
+        wait_until(slow.held, "request at the disk")
+        first.process.kill()
+        client.kill()
+        # With io_uring it is gone at once, though its I/O is not; a thread that waits for the disk keeps its process.
+        wait_until(lambda: first.process.poll() is not None or engine == "threads", "end of the killed process")
+        assert is_locked(slow.file)
+        before = reads(slow)
+        second = Blockd(tmp_path, "second", arguments)
+        for _ in range(20):
+            time.sleep(0.1)
+            assert "\"serving\"" not in second.text() and second.process.poll() is None
+            assert not greets(front)
+        assert slow.held() and is_locked(slow.file) and (op == "read" or reads(slow) == before)
+        slow.release()
+        second.wait_for(lambda: "\"serving\"" in second.text(), "\"serving\"")
+        assert first.process.wait(30) == -signal.SIGKILL
+        run("qemu-io", "-f", "raw", uri, "-c", f"read -P {2 if op == 'write' else 1} 8M 64k", "-c", "write -P 3 8M 64k", "-c", "flush", "-c", "read -P 3 8M 64k")
+        assert second.stop() == 0
+    finally:
+        slow.release()
+        for b in (first, second):
+            if b:
+                b.kill()
+        client.kill()
+        client.wait()
+    with open(slow.file, "rb") as f:
+        f.seek(8 * MIB)
+        assert f.read(BLOCK) == b"\x03" * BLOCK
+
+
+@pytest.mark.parametrize("engine", ["uring", "threads"])
+def test_killed_over_and_over(slow, tmp_path, engine):
+    """A guest's queue, whose requests take the disk some time, some of them long: every kill leaves some in the kernel, and
+    without the lock they would end upon what the successor has written since."""
+    ask(slow.control, "fault", "set", "id=0,op=change,ppm=100000,delay=1000")
+    ask(slow.control, "fault", "set", "id=1,op=any,delay=10")
+    command = f"{program()} --back file:path={slow.file} --front vhost-user:socket={tmp_path}/v.sock --io {engine}"
+    said = run(master(), "--socket", tmp_path / "v.sock", "--verify", "--seconds", "8", "--kills", "8", "--depth", "24", "--bs", "16384",
+               "--span", str(MIB // 2), "--spawn", command, timeout=100)
+    done = json.loads(said.splitlines()[-1])
+    assert done["ok"] and done["kills"] == 8
