@@ -4,6 +4,7 @@
 
 #include <stdio.h>
 
+#include "block/back/back.h"
 #include "block/filter/filter.h"
 #include "sabotage.h"
 #include "snapshots.h"
@@ -18,6 +19,8 @@ const struct blk_layer_ops *const case_drivers[] = {
 	&sabotage_ops,
 	&recorder_ops,
 	&pattern_ops,
+	&blk_file_ops,
+	&blk_nbd_ops,
 	NULL,
 };
 
@@ -68,6 +71,14 @@ const struct stack_case stack_cases[] = {
 	{ .name = "full-encrypted", .filters = { "coalesce:buffer=%/buffer,size=1M,merge=256k", "readahead:cache=1M,chunk=64k,idle=20",
 	  "snap:map=%/changes,chunk=16k", "cow:source=pattern:size=3000k,map=%/map,chunk=32k,fill-rate=20M", "crypt:key-file=%/key" },
 	  .files = { "%/map", "%/changes", "%/changes.2" }, .volatile_files = { "%/buffer" }, .key_file = "%/key",
+	  .queues = 3, .size_bytes = 4 << 20, .source_bytes = 3000 << 10, .meanwhile = snapshots_meanwhile, .finish = snapshots_finish },
+	{ .name = "over-file", .back = "file:path=%/disk,direct=$", .filters = { "coalesce:buffer=%/buffer,size=1M", "snap:map=%/changes,chunk=16k",
+	  "cow:source=file:path=%/source,,read-only=on,,direct=$,map=%/map,chunk=32k,fill-rate=20M" },
+	  .queues = 3, .size_bytes = 4 << 20, .source_bytes = 3000 << 10, .meanwhile = snapshots_meanwhile, .finish = snapshots_finish },
+	{ .name = "over-nbd", .back = "nbd:socket=%/disk.sock,reconnect-ms=10", .filters = { "readahead:cache=1M,chunk=64k,idle=20",
+	  "snap:map=%/changes,chunk=16k", "cow:source=nbd:socket=%/source.sock,,reconnect-ms=10,map=%/map,chunk=32k,fill-rate=20M" },
+	  .servers = { "--back file:path=%/disk,direct=$ --front nbd:socket=%/disk.sock,exclusive=on",
+		       "--back file:path=%/source,direct=$,read-only=on --front nbd:socket=%/source.sock" },
 	  .queues = 3, .size_bytes = 4 << 20, .source_bytes = 3000 << 10, .meanwhile = snapshots_meanwhile, .finish = snapshots_finish },
 	{ 0 },
 };

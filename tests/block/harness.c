@@ -3,11 +3,13 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -36,13 +38,18 @@ uint64_t harness_seed(void)
 	return harness_number("MALLEE_SEED", (uint64_t)t.tv_nsec / 1000 + (uint64_t)getpid() * 1000003);
 }
 
+static void wait_us(int64_t us)
+{
+	nanosleep(&(struct timespec){ us / 1000000, us % 1000000 * 1000 }, NULL);
+}
+
 static void expand(const struct harness *h, const char *text, char *out, size_t max)
 {
 	size_t n = 0;
 
 	for (; *text && n + sizeof(h->dir) < max; text++) {
-		if (*text == '%')
-			n += (size_t)snprintf(out + n, max - n, "%s", h->dir);
+		if (*text == '%' || *text == '$')
+			n += (size_t)snprintf(out + n, max - n, "%s", *text == '%' ? h->dir : h->direct ? "on" : "off");
 		else
 			out[n++] = *text;
 	}
@@ -90,10 +97,94 @@ static void check_hidden(const struct tape *disk, uint64_t stamps)
 	}
 }
 
+/* ---- what a real back end stands on ---- */
+
+static void make_file(struct harness *h, const char *name, uint64_t bytes, bool stamps)
+{
+	char path[512];
+	uint8_t sector[SECTOR];
+
+	snprintf(path, sizeof(path), "%s/%s", h->dir, name);
+	FILE *f = fopen(path, "we");
+	for (uint64_t at = 0; f && stamps && at < bytes; at += SECTOR) {
+		stamp_fill(sector, STAMP_SOURCE, at / SECTOR);
+		fwrite(sector, sizeof(sector), 1, f);
+	}
+	if (!f || ftruncate(fileno(f), (off_t)bytes) || fclose(f))
+		die("making %s: %s", path, strerror(errno));
+}
+
+static bool can_read_sectors(const struct harness *h)
+{
+	char path[512], *memory = aligned_alloc(4096, 4096);
+
+	snprintf(path, sizeof(path), "%s/disk", h->dir);
+	int fd = open(path, O_RDONLY | O_DIRECT | O_CLOEXEC);
+	bool can = fd >= 0 && pread(fd, memory, SECTOR, SECTOR) == SECTOR;
+	if (fd >= 0)
+		close(fd);
+	free(memory);
+	return can;
+}
+
+static void start_server(struct harness *h, unsigned which)
+{
+	char text[1024], *argv[16] = { (char *)BLOCKD }, *at = text;
+	unsigned n = 1;
+
+	expand(h, h->c->servers[which], text, sizeof(text));
+	while (n + 1 < ARRAY_SIZE(argv) && (argv[n] = strtok_r(at, " ", &at)))
+		n++;
+	h->server[which] = fork();
+	if (h->server[which])
+		return;
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (freopen("/dev/null", "w", stderr)) /* who comes and goes; its exit code tells the rest */
+		execv(BLOCKD, argv);
+	_exit(127);
+}
+
+static void stop_server(struct harness *h, unsigned which, int signo)
+{
+	int status;
+
+	if (h->server[which] <= 0)
+		return;
+	kill(h->server[which], signo);
+	pid_t pid = waitpid(h->server[which], &status, 0);
+	bool by_us = WIFSIGNALED(status) && WTERMSIG(status) == signo; /* by SIGTERM: before it looks at signals */
+	if (pid != h->server[which] || (!by_us && (signo != SIGTERM || status)))
+		die("%s: a server ended with status %x", h->c->name, (unsigned)status);
+	h->server[which] = 0;
+}
+
+static void kill_a_server(struct harness *h)
+{
+	unsigned which = (unsigned)random_below(&h->random, SERVERS_MAX);
+
+	if (!h->c->servers[which])
+		return;
+	stop_server(h, which, SIGKILL);
+	start_server(h, which);
+	h->results[RESULT_SERVERS]++;
+}
+
+static void make_place(struct harness *h)
+{
+	if (!h->c->back)
+		return;
+	make_file(h, "disk", h->c->size_bytes, false);
+	make_file(h, "source", h->c->source_bytes, true);
+	h->direct = can_read_sectors(h);
+	h->model->torn_reads = true;
+	for (unsigned i = 0; i < SERVERS_MAX && h->c->servers[i]; i++)
+		start_server(h, i);
+}
+
 struct harness *harness_new(const struct stack_case *c, uint64_t seed)
 {
 	struct harness *h = calloc(1, sizeof(*h));
-	const char *parent = access("/dev/shm", W_OK) ? "/tmp" : "/dev/shm";
+	const char *parent = c->back ? "/var/tmp" : access("/dev/shm", W_OK) ? "/tmp" : "/dev/shm";
 	char path[512];
 
 	h->c = c;
@@ -116,6 +207,7 @@ struct harness *harness_new(const struct stack_case *c, uint64_t seed)
 	if (c->key_file)
 		make_key(h);
 	h->snapshots = shared_memory(snapshots_bytes(h->model->sectors));
+	make_place(h);
 	return h;
 }
 
@@ -136,6 +228,8 @@ static void remove_folder(const char *dir)
 
 void harness_free(struct harness *h)
 {
+	for (unsigned i = 0; i < SERVERS_MAX; i++)
+		stop_server(h, i, SIGTERM);
 	remove_folder(h->dir);
 	munmap(h->stamps, h->model->sectors * sizeof(*h->stamps));
 	munmap(h->results, 4096);
@@ -159,11 +253,6 @@ void harness_lose_files(struct harness *h)
 
 /* ---- children ---- */
 
-static void wait_us(int64_t us)
-{
-	nanosleep(&(struct timespec){ us / 1000000, us % 1000000 * 1000 }, NULL);
-}
-
 static int wait_for(struct harness *h, pid_t pid, int64_t kill_after_us)
 {
 	int status = 0;
@@ -180,6 +269,8 @@ static int wait_for(struct harness *h, pid_t pid, int64_t kill_after_us)
 			return -1;
 		}
 		wait_us(500);
+		if (random_below(&h->random, 200) == 0)
+			kill_a_server(h);
 	}
 	if (WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL)
 		return SIGKILL;
@@ -216,7 +307,8 @@ struct blk_stack *harness_open(struct harness *h, unsigned queues)
 {
 	static char specs[8][512];
 	const char *filters[9] = { NULL };
-	struct blk_stack_settings settings = { case_drivers, "recorder", filters, queues, BLK_IO_THREADS };
+	static char back[512];
+	struct blk_stack_settings settings = { case_drivers, back, filters, queues, h->c->back ? BLK_IO_AUTO : BLK_IO_THREADS };
 	struct error e = { 0 };
 	struct blk_stack *s;
 
@@ -224,7 +316,14 @@ struct blk_stack *harness_open(struct harness *h, unsigned queues)
 		expand(h, h->c->filters[i], specs[i], sizeof(specs[i]));
 		filters[i] = specs[i];
 	}
-	if (blk_stack_open(&settings, &s, &e) || blk_stack_start(s, &e))
+	expand(h, h->c->back ? h->c->back : "recorder", back, sizeof(back));
+	int err = blk_stack_open(&settings, &s, &e);
+	for (unsigned i = 0; err && h->c->servers[0] && i < 500; i++) { /* who is opened must be there */
+		error_clear(&e);
+		wait_us(20000);
+		err = blk_stack_open(&settings, &s, &e);
+	}
+	if (err || blk_stack_start(s, &e))
 		die("the stack does not open: %s", e.message);
 	return s;
 }
@@ -300,11 +399,13 @@ static void run_verify(struct harness *h, void *ctx)
 void harness_life(struct harness *h, unsigned ops, enum ending ending)
 {
 	struct run run = { ops, random_next(&h->random) };
+	if (h->c->back && ending == END_POWER)
+		ending = END_KILL;
 	enum history_mode mode = ending == END_POWER ? VIEW_POWER : VIEW_KILL;
 	bool by_event = ending != END_CLEAN && random_below(&h->random, 4);
 
-	h->world->kill_after = by_event ? (int64_t)random_below(&h->random, ops * h->c->queues * 8) : -1;
-	int64_t after_us = ending != END_CLEAN && !by_event ? (int64_t)random_below(&h->random, 20000) : -1;
+	h->world->kill_after = by_event ? (int64_t)random_below(&h->random, ops * h->c->queues * (h->c->back ? 4 : 8)) : -1;
+	int64_t after_us = ending != END_CLEAN && !by_event ? (int64_t)random_below(&h->random, h->c->back ? 200000 : 20000) : -1;
 	int signo = harness_child(h, run_load, &run, after_us);
 	if (h->failed)
 		return;

@@ -2,13 +2,18 @@
 #ifndef MALLEE_TESTS_BLOCK_HARNESS_H
 #define MALLEE_TESTS_BLOCK_HARNESS_H
 
+#include <sys/types.h>
+
 #include "load.h"
 #include "model.h"
 #include "recorder.h"
 
+#define SERVERS_MAX 2
+
 /*
  * A stack under test and what becomes of it. Each run of the stack is a process of its own; what it was told and did is in shared
- * memory. "%" in specs and paths stands for the test's folder, which is on tmpfs where there is one.
+ * memory. "%" in specs and paths stands for the test's folder, which is on tmpfs where there is one; "$" for on where a
+ * file there can be read past the cache by the sector, else off. "%/disk" has the volume's size, "%/source" what cow begins as.
  */
 struct stack_case {
 	const char *name;
@@ -21,6 +26,9 @@ struct stack_case {
 	uint64_t source_bytes;          /* so many are STAMP_SOURCE at first, the rest zeroes */
 	unsigned fail_permille;
 	bool write_through;             /* the disk has no cache */
+	/* NULL: the recorder. Another back end is real, its folder on a disk; the power is not cut there. */
+	const char *back;
+	const char *servers[SERVERS_MAX]; /* arguments of a mallee-blockd that the stack stands on; killed as well */
 	/* On the main thread: now and then during a load, and after it. l->ctx is the harness. */
 	void (*meanwhile)(struct load *l, uint64_t *random);
 	void (*finish)(struct load *l);
@@ -40,6 +48,7 @@ enum {
 	RESULT_UNCHANGED, /* sectors that the map of changes spared, compared */
 	RESULT_CHECKED,   /* sectors read */
 	RESULT_RUNS,
+	RESULT_SERVERS,   /* killed */
 	RESULTS
 };
 
@@ -54,6 +63,8 @@ struct harness {
 	uint64_t *results;       /* shared: RESULT_… */
 	struct snapshots *snapshots; /* shared; snapshots.c */
 	struct open_view *view;      /* a child's */
+	pid_t server[SERVERS_MAX];
+	bool direct;             /* "$" */
 	bool may_fail;           /* a failing child is an answer, and silent */
 	bool failed;
 	bool lose_at_kill;       /* sabotage: a kill loses what only the power may */

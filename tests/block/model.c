@@ -94,6 +94,8 @@ void model_check(struct model *m, const struct history_view *v, uint64_t sector,
 			any |= may == STAMP_ANY;
 			right |= may == stamp;
 		}
+		if (stamp == STAMP_BAD && m->torn_reads && v->mode == VIEW_READ && count > 1)
+			any = true;
 		if (!any && !right)
 			tell(m, v, sector + s, stamp, what);
 		if (stamps)

@@ -15,6 +15,7 @@ struct model {
 	uint64_t *seen;         /* SEEN_MAX times sectors: what verifications found */
 	unsigned seen_count;
 	_Atomic uint64_t stamps;
+	bool torn_reads;        /* a sector that is read while it is written may come in parts */
 	_Atomic uint64_t checked; /* sectors */
 };
 

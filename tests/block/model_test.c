@@ -57,6 +57,8 @@ static void check(void **state)
 		      (unsigned long long)done, (unsigned long long)total[RESULT_RUNS], (unsigned long long)total[RESULT_KILLS],
 		      (unsigned long long)total[RESULT_POWER], (unsigned long long)total[RESULT_FAILED], (unsigned long long)total[RESULT_CHECKED],
 		      seconds() - began);
+	if (c->servers[0])
+		print_message("%s: %llu servers killed\n", c->name, (unsigned long long)total[RESULT_SERVERS]);
 	if (c->finish)
 		print_message("%s: %llu views, %llu of them committed; %llu sectors that had not changed\n", c->name,
 			      (unsigned long long)total[RESULT_VIEWS], (unsigned long long)total[RESULT_COMMITTED],
