@@ -4,6 +4,7 @@ import os
 
 import pytest
 
+from lib import volumes
 from lib.instances import state, wait_state
 
 IMAGE_BYTES = 4 << 20
@@ -44,3 +45,59 @@ def running(ec2, launch):
     instance_id = launch()["Instances"][0]["InstanceId"]
     wait_state(ec2, instance_id, "running")
     return instance_id
+
+
+@pytest.fixture(scope="session")
+def zone(ec2):
+    return ec2.describe_availability_zones()["AvailabilityZones"][0]["ZoneName"]
+
+
+@pytest.fixture
+def make_volume(ec2, zone):
+    """make_volume(**parameters): the id of a volume of 1 GiB, or as they say, that is available; all go at the end."""
+    made = []
+
+    def make(**kw):
+        kw = {"AvailabilityZone": zone, **kw}
+        if "SnapshotId" not in kw:
+            kw.setdefault("Size", 1)
+        new = ec2.create_volume(**kw)["VolumeId"]
+        made.append(new)
+        volumes.wait(ec2, "volume_available", VolumeIds=[new])
+        return new
+
+    yield make
+    drop_volumes(ec2, made)
+
+
+def drop_volumes(ec2, ids):
+    left = {v["VolumeId"]: v for v in ec2.describe_volumes()["Volumes"] if v["VolumeId"] in ids}
+    for volume_id, found in left.items():
+        for attachment in found["Attachments"]:
+            if attachment["State"] not in ("detaching", "busy"):
+                ec2.detach_volume(VolumeId=volume_id, InstanceId=attachment["InstanceId"], Force=True)
+    for volume_id, found in left.items():
+        if found["Attachments"]:
+            volumes.wait(ec2, "volume_available", VolumeIds=[volume_id])
+        if found["State"] not in ("deleting", "deleted"):
+            ec2.delete_volume(VolumeId=volume_id)
+    for volume_id in left:
+        volumes.wait(ec2, "volume_deleted", VolumeIds=[volume_id])
+
+
+@pytest.fixture
+def make_snapshot(ec2):
+    """make_snapshot(volume_id, **parameters): the id of a snapshot that is completed; all go at the end."""
+    made = []
+
+    def make(volume_id, **kw):
+        new = ec2.create_snapshot(VolumeId=volume_id, **kw)["SnapshotId"]
+        made.append(new)
+        volumes.wait(ec2, "snapshot_completed", SnapshotIds=[new])
+        return new
+
+    yield make
+    there = {s["SnapshotId"] for s in ec2.describe_snapshots(OwnerIds=["self"])["Snapshots"]}
+    for snapshot_id in made:
+        if snapshot_id in there:
+            ec2.delete_snapshot(SnapshotId=snapshot_id)
