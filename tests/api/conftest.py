@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from lib import volumes
+from lib import ebs
 from lib.instances import state, wait_state
 
 IMAGE_BYTES = 4 << 20
@@ -63,7 +63,7 @@ def make_volume(ec2, zone):
             kw.setdefault("Size", 1)
         new = ec2.create_volume(**kw)["VolumeId"]
         made.append(new)
-        volumes.wait(ec2, "volume_available", VolumeIds=[new])
+        ebs.wait(ec2, "volume_available", VolumeIds=[new])
         return new
 
     yield make
@@ -78,11 +78,11 @@ def drop_volumes(ec2, ids):
                 ec2.detach_volume(VolumeId=volume_id, InstanceId=attachment["InstanceId"], Force=True)
     for volume_id, found in left.items():
         if found["Attachments"]:
-            volumes.wait(ec2, "volume_available", VolumeIds=[volume_id])
+            ebs.wait(ec2, "volume_available", VolumeIds=[volume_id])
         if found["State"] not in ("deleting", "deleted"):
             ec2.delete_volume(VolumeId=volume_id)
     for volume_id in left:
-        volumes.wait(ec2, "volume_deleted", VolumeIds=[volume_id])
+        ebs.wait(ec2, "volume_deleted", VolumeIds=[volume_id])
 
 
 @pytest.fixture
@@ -93,7 +93,7 @@ def make_snapshot(ec2):
     def make(volume_id, **kw):
         new = ec2.create_snapshot(VolumeId=volume_id, **kw)["SnapshotId"]
         made.append(new)
-        volumes.wait(ec2, "snapshot_completed", SnapshotIds=[new])
+        ebs.wait(ec2, "snapshot_completed", SnapshotIds=[new])
         return new
 
     yield make

@@ -3,14 +3,14 @@
 take every volume and let go of it when they are asked."""
 import pytest
 from botocore.exceptions import ClientError
-from lib import volumes
+from lib import ebs
 from lib.cloud import wait_for
 from lib.instances import error_code, instance, wait_state
 
 
 def attach(ec2, volume_id, instance_id, device="/dev/sdf"):
     answer = ec2.attach_volume(VolumeId=volume_id, InstanceId=instance_id, Device=device)
-    volumes.wait_attached(ec2, volume_id)
+    ebs.wait_attached(ec2, volume_id)
     return answer
 
 
@@ -18,8 +18,8 @@ def test_attach_and_detach(ec2, running, make_volume):
     v = make_volume()
     answer = attach(ec2, v, running)
     assert (answer["State"], answer["Device"], answer["DeleteOnTermination"]) == ("attaching", "/dev/sdf", False)
-    volumes.wait(ec2, "volume_in_use", VolumeIds=[v])
-    (shown,) = volumes.volume(ec2, v)["Attachments"]
+    ebs.wait(ec2, "volume_in_use", VolumeIds=[v])
+    (shown,) = ebs.volume(ec2, v)["Attachments"]
     assert (shown["InstanceId"], shown["State"], shown["VolumeId"], shown["Device"]) == (running, "attached", v, "/dev/sdf")
     (device,) = [d for d in instance(ec2, running)["BlockDeviceMappings"] if d["DeviceName"] == "/dev/sdf"]
     assert device["Ebs"]["VolumeId"] == v
@@ -30,12 +30,12 @@ def test_attach_and_detach(ec2, running, make_volume):
             call()
         assert error_code(e) == code
     assert ec2.detach_volume(VolumeId=v, InstanceId=running, Device="/dev/sdf")["State"] == "detaching"
-    volumes.wait(ec2, "volume_available", VolumeIds=[v])
-    assert volumes.volume(ec2, v)["Attachments"] == []
+    ebs.wait(ec2, "volume_available", VolumeIds=[v])
+    assert ebs.volume(ec2, v)["Attachments"] == []
     assert not [d for d in instance(ec2, running)["BlockDeviceMappings"] if d["DeviceName"] == "/dev/sdf"]
     attach(ec2, v, running, "/dev/sdg")  # and again, by another name
     ec2.detach_volume(VolumeId=v, Force=True)
-    volumes.wait(ec2, "volume_available", VolumeIds=[v])
+    ebs.wait(ec2, "volume_available", VolumeIds=[v])
     with pytest.raises(ClientError) as e:
         ec2.detach_volume(VolumeId=v)
     assert error_code(e) == "IncorrectState"
@@ -92,7 +92,7 @@ def test_limit(ec2, running, make_volume):
         ec2.attach_volume(VolumeId=made[15], InstanceId=running, Device="/dev/sdz")
     assert error_code(e) == "AttachmentLimitExceeded"
     for v in made[:15]:
-        volumes.wait_attached(ec2, v)
+        ebs.wait_attached(ec2, v)
 
 
 def test_instance_ends(ec2, running, make_volume):
@@ -100,8 +100,8 @@ def test_instance_ends(ec2, running, make_volume):
     attach(ec2, v, running)
     ec2.terminate_instances(InstanceIds=[running])
     wait_state(ec2, running, "terminated")
-    volumes.wait(ec2, "volume_available", VolumeIds=[v])
-    assert volumes.volume(ec2, v)["Attachments"] == []
+    ebs.wait(ec2, "volume_available", VolumeIds=[v])
+    assert ebs.volume(ec2, v)["Attachments"] == []
     with pytest.raises(ClientError) as e:
         ec2.attach_volume(VolumeId=v, InstanceId=running, Device="/dev/sdf")
     assert error_code(e) == "IncorrectState"
@@ -111,8 +111,8 @@ def test_modified_while_attached(ec2, running, make_volume):
     v = make_volume()
     attach(ec2, v, running)
     ec2.modify_volume(VolumeId=v, Size=2)
-    volumes.wait_modified(ec2, v)
-    shown = volumes.volume(ec2, v)
+    ebs.wait_modified(ec2, v)
+    shown = ebs.volume(ec2, v)
     assert (shown["Size"], shown["State"]) == (2, "in-use")
 
 
@@ -123,23 +123,23 @@ def test_moves_to_another_instance(ec2, launch, make_volume):
         wait_state(ec2, i, "running")
         attach(ec2, v, i)
         ec2.detach_volume(VolumeId=v)
-        volumes.wait(ec2, "volume_available", VolumeIds=[v])
+        ebs.wait(ec2, "volume_available", VolumeIds=[v])
 
 
 def test_clc_is_killed_meanwhile(cloud, ec2, running, make_volume):
     v = make_volume()
     ec2.attach_volume(VolumeId=v, InstanceId=running, Device="/dev/sdf")
     cloud.wait_restarted("clc", cloud.kill("clc"))
-    wait_for("the volume to be attached", lambda: volumes.attachment_state(ec2, v) == "attached", 60)
+    wait_for("the volume to be attached", lambda: ebs.attachment_state(ec2, v) == "attached", 60)
     ec2.detach_volume(VolumeId=v)
     cloud.wait_restarted("clc", cloud.kill("clc"))
-    volumes.wait(ec2, "volume_available", VolumeIds=[v])
+    ebs.wait(ec2, "volume_available", VolumeIds=[v])
 
 
 def test_by_the_cli(cloud, ec2, running, make_volume):
     v = make_volume()
     cloud.run("aws", "ec2", "attach-volume", "--volume-id", v, "--instance-id", running, "--device", "/dev/sdf")
     cloud.run("aws", "ec2", "wait", "volume-in-use", "--volume-ids", v)
-    volumes.wait_attached(ec2, v)
+    ebs.wait_attached(ec2, v)
     cloud.run("aws", "ec2", "detach-volume", "--volume-id", v)
     cloud.run("aws", "ec2", "wait", "volume-available", "--volume-ids", v)

@@ -4,7 +4,7 @@ import uuid
 
 import pytest
 from botocore.exceptions import ClientError
-from lib import volumes
+from lib import ebs
 from lib.instances import error_code
 
 NONE = "snap-00000000000000000"
@@ -17,8 +17,8 @@ def test_a_life(ec2, make_volume):
     s = new["SnapshotId"]
     assert (new["State"], new["VolumeId"], new["VolumeSize"], new["Description"]) == ("pending", v, 2, "first") or \
         new["State"] == "completed"
-    volumes.wait(ec2, "snapshot_completed", SnapshotIds=[s])
-    shown = volumes.snapshot(ec2, s)
+    ebs.wait(ec2, "snapshot_completed", SnapshotIds=[s])
+    shown = ebs.snapshot(ec2, s)
     assert (shown["State"], shown["Progress"], shown["Encrypted"]) == ("completed", "100%", False)
     assert shown["Tags"] == [{"Key": "Name", "Value": "life"}]
     ec2.delete_snapshot(SnapshotId=s)
@@ -31,9 +31,9 @@ def test_a_life(ec2, make_volume):
 
 def test_volume_of_a_snapshot(ec2, make_volume, make_snapshot, zone):
     s = make_snapshot(make_volume(Size=2))
-    shown = volumes.volume(ec2, make_volume(SnapshotId=s))
+    shown = ebs.volume(ec2, make_volume(SnapshotId=s))
     assert (shown["Size"], shown["SnapshotId"]) == (2, s)
-    assert volumes.volume(ec2, make_volume(SnapshotId=s, Size=3))["Size"] == 3
+    assert ebs.volume(ec2, make_volume(SnapshotId=s, Size=3))["Size"] == 3
     with pytest.raises(ClientError) as e:
         ec2.create_volume(AvailabilityZone=zone, SnapshotId=s, Size=1)
     assert error_code(e) == "InvalidParameterValue"
@@ -41,20 +41,20 @@ def test_volume_of_a_snapshot(ec2, make_volume, make_snapshot, zone):
 
 def test_outlives_its_volume(ec2, make_volume, make_snapshot, zone):
     v = ec2.create_volume(AvailabilityZone=zone, Size=1)["VolumeId"]
-    volumes.wait(ec2, "volume_available", VolumeIds=[v])
+    ebs.wait(ec2, "volume_available", VolumeIds=[v])
     s = make_snapshot(v)
     ec2.delete_volume(VolumeId=v)
-    volumes.wait(ec2, "volume_deleted", VolumeIds=[v])
-    assert volumes.snapshot(ec2, s)["VolumeId"] == v
+    ebs.wait(ec2, "volume_deleted", VolumeIds=[v])
+    assert ebs.snapshot(ec2, s)["VolumeId"] == v
     make_volume(SnapshotId=s)
 
 
 def test_snapshot_of_an_attached_volume(ec2, running, make_volume, make_snapshot):
     v = make_volume()
     ec2.attach_volume(VolumeId=v, InstanceId=running, Device="/dev/sdf")
-    volumes.wait_attached(ec2, v)
+    ebs.wait_attached(ec2, v)
     one, two = make_snapshot(v), make_snapshot(v)
-    assert [volumes.snapshot(ec2, s)["State"] for s in (one, two)] == ["completed"] * 2
+    assert [ebs.snapshot(ec2, s)["State"] for s in (one, two)] == ["completed"] * 2
 
 
 def test_copy(ec2, make_volume, make_snapshot):
@@ -63,8 +63,8 @@ def test_copy(ec2, make_volume, make_snapshot):
         {"ResourceType": "snapshot", "Tags": [{"Key": "a", "Value": "b"}]}])
     try:
         assert copy["Tags"] == [{"Key": "a", "Value": "b"}]
-        volumes.wait(ec2, "snapshot_completed", SnapshotIds=[copy["SnapshotId"]])
-        shown = volumes.snapshot(ec2, copy["SnapshotId"])
+        ebs.wait(ec2, "snapshot_completed", SnapshotIds=[copy["SnapshotId"]])
+        shown = ebs.snapshot(ec2, copy["SnapshotId"])
         assert (shown["VolumeSize"], shown["VolumeId"], shown["Description"]) == (2, "vol-ffffffff", "a copy")
         ec2.delete_snapshot(SnapshotId=s)  # the copy stands on its own
         make_volume(SnapshotId=copy["SnapshotId"])
@@ -85,11 +85,11 @@ def test_sharing(client, ec2, make_volume, make_snapshot, zone):
     ec2.modify_snapshot_attribute(SnapshotId=s, Attribute="createVolumePermission", OperationType="add", UserIds=[other_id])
     shared = ec2.describe_snapshot_attribute(SnapshotId=s, Attribute="createVolumePermission")["CreateVolumePermissions"]
     assert shared == [{"UserId": other_id}]
-    assert volumes.snapshot(other, s)["State"] == "completed"
+    assert ebs.snapshot(other, s)["State"] == "completed"
     assert [x["SnapshotId"] for x in other.describe_snapshots(RestorableByUserIds=["self"])["Snapshots"]] == [s]
     assert other.describe_snapshots(OwnerIds=["self"])["Snapshots"] == []
     v = other.create_volume(AvailabilityZone=zone, SnapshotId=s)["VolumeId"]
-    volumes.wait(other, "volume_available", VolumeIds=[v])
+    ebs.wait(other, "volume_available", VolumeIds=[v])
     other.delete_volume(VolumeId=v)
     with pytest.raises(ClientError) as e:
         other.delete_snapshot(SnapshotId=s)
@@ -138,7 +138,7 @@ def test_bad_requests(ec2, call, code):
 def test_clc_is_killed_meanwhile(cloud, ec2, make_volume):
     s = ec2.create_snapshot(VolumeId=make_volume())["SnapshotId"]
     cloud.wait_restarted("clc", cloud.kill("clc"))
-    volumes.wait(ec2, "snapshot_completed", SnapshotIds=[s])
+    ebs.wait(ec2, "snapshot_completed", SnapshotIds=[s])
     ec2.delete_snapshot(SnapshotId=s)
 
 

@@ -5,7 +5,7 @@ import uuid
 
 import pytest
 from botocore.exceptions import ClientError
-from lib import volumes
+from lib import ebs
 from lib.instances import error_code
 
 NONE = "vol-00000000000000000"
@@ -27,13 +27,13 @@ def test_a_life(ec2, zone):
     assert v.startswith("vol-") and len(v) == 21
     assert (new["State"], new["Size"], new["VolumeType"], new["Iops"], new["Throughput"]) == ("creating", 2, "gp3", 3000, 125)
     assert new["Encrypted"] is False and new["SnapshotId"] == "" and new["MultiAttachEnabled"] is False
-    volumes.wait(ec2, "volume_available", VolumeIds=[v])
-    shown = volumes.volume(ec2, v)
+    ebs.wait(ec2, "volume_available", VolumeIds=[v])
+    shown = ebs.volume(ec2, v)
     assert shown["State"] == "available" and shown["Attachments"] == [] and shown["AvailabilityZone"] == zone
     assert shown["Tags"] == [{"Key": "Name", "Value": "life"}]
     assert ec2.describe_tags(Filters=[{"Name": "resource-id", "Values": [v]}])["Tags"][0]["ResourceType"] == "volume"
     ec2.delete_volume(VolumeId=v)
-    volumes.wait(ec2, "volume_deleted", VolumeIds=[v])
+    ebs.wait(ec2, "volume_deleted", VolumeIds=[v])
     with pytest.raises(ClientError) as e:
         ec2.describe_volumes(VolumeIds=[v])
     assert error_code(e) == "InvalidVolume.NotFound"
@@ -49,7 +49,7 @@ def test_a_life(ec2, zone):
     (dict(Size=1, VolumeType="standard"), None, None),
 ])
 def test_types(ec2, make_volume, wanted, iops, throughput):
-    shown = volumes.volume(ec2, make_volume(**wanted))
+    shown = ebs.volume(ec2, make_volume(**wanted))
     assert shown["VolumeType"] == wanted.get("VolumeType", "gp2")
     assert (shown.get("Iops"), shown.get("Throughput")) == (iops, throughput)
 
@@ -133,16 +133,16 @@ def test_grows_and_changes_its_type(ec2, make_volume):
     change = ec2.modify_volume(VolumeId=v, Size=3, VolumeType="gp3")["VolumeModification"]
     assert (change["ModificationState"], change["OriginalSize"], change["TargetSize"]) == ("modifying", 1, 3)
     assert (change["OriginalVolumeType"], change["TargetVolumeType"], change["TargetIops"]) == ("gp2", "gp3", 3000)
-    done = volumes.wait_modified(ec2, v)
+    done = ebs.wait_modified(ec2, v)
     assert done["Progress"] == 100 and done["EndTime"] >= done["StartTime"]
-    shown = volumes.volume(ec2, v)
+    shown = ebs.volume(ec2, v)
     assert (shown["Size"], shown["VolumeType"], shown["Throughput"]) == (3, "gp3", 125)
     with pytest.raises(ClientError) as e:
         ec2.modify_volume(VolumeId=v, Size=2)
     assert error_code(e) == "InvalidParameterValue"
     ec2.modify_volume(VolumeId=v, Size=4)  # at once again: there is no rule of hours here
-    volumes.wait_modified(ec2, v)
-    assert volumes.volume(ec2, v)["Size"] == 4
+    ebs.wait_modified(ec2, v)
+    assert ebs.volume(ec2, v)["Size"] == 4
 
 
 def test_another_account_sees_none(client, make_volume):
@@ -163,7 +163,7 @@ def test_by_the_cli(aws, ec2, zone):
     assert aws("ec2", "describe-volumes", "--filters", "Name=tag:Name,Values=cl?", f"Name=volume-id,Values={v}",
                "--query", "Volumes[].[VolumeId,State,Size]") == [[v, "available", 1]]
     aws("ec2", "modify-volume", "--volume-id", v, "--size", "2")
-    volumes.wait_modified(ec2, v)
+    ebs.wait_modified(ec2, v)
     aws("ec2", "delete-volume", "--volume-id", v)
     aws("ec2", "wait", "volume-deleted", "--volume-ids", v)
     refused = aws("ec2", "describe-volumes", "--volume-ids", v, check=False)

@@ -12,7 +12,7 @@ NONE = "00000000000000000"
 
 
 @pytest.fixture
-def found(ec2, s3, running, image_id, make_volume, make_snapshot, zone):
+def found(ec2, s3, running, image_id):
     """Waiter: (client, what it finds, what it does not find). The second is None where nothing of the kind can be had yet."""
     key = "waiter-" + uuid.uuid4().hex
     ec2.create_key_pair(KeyName=key, KeyType="ed25519")
@@ -20,13 +20,6 @@ def found(ec2, s3, running, image_id, make_volume, make_snapshot, zone):
     subnet = ec2.describe_subnets()["Subnets"][0]["SubnetId"]
     instance, no_instance = {"InstanceIds": [running]}, {"InstanceIds": ["i-" + NONE]}
     image, no_image = {"ImageIds": [image_id]}, {"ImageIds": ["ami-" + NONE]}
-    volume, attached = make_volume(), make_volume()
-    ec2.attach_volume(VolumeId=attached, InstanceId=running, Device="/dev/sdf")
-    gone = ec2.create_volume(AvailabilityZone=zone, Size=1)["VolumeId"]
-    wait(ec2, "volume_available", 30, VolumeIds=[gone])
-    ec2.delete_volume(VolumeId=gone)
-    of_volume, of_attached, of_gone = ({"VolumeIds": [v]} for v in (volume, attached, gone))
-    snapshot, no_snapshot = {"SnapshotIds": [make_snapshot(volume)]}, {"SnapshotIds": ["snap-" + NONE]}
     with new_bucket(s3, "waiter") as name:
         s3.put_object(Bucket=name, Key="k", Body=b"x")
         bucket, no_bucket = {"Bucket": name}, {"Bucket": name + "-none"}
@@ -40,10 +33,6 @@ def found(ec2, s3, running, image_id, make_volume, make_snapshot, zone):
             "instance_stopped": (ec2, None, instance),  # instance-store: never
             "instance_terminated": (ec2, None, instance),  # below, once it is
             "key_pair_exists": (ec2, {"KeyNames": [key]}, {"KeyNames": [key + "-none"]}),
-            "snapshot_completed": (ec2, snapshot, no_snapshot),
-            "volume_available": (ec2, of_volume, of_attached),
-            "volume_deleted": (ec2, of_gone, of_volume),
-            "volume_in_use": (ec2, of_attached, of_volume),
             "subnet_available": (ec2, {"SubnetIds": [subnet]}, {"SubnetIds": ["subnet-" + NONE]}),
             "system_status_ok": (ec2, instance, no_instance),
             "vpc_available": (ec2, {"VpcIds": [vpc]}, {"VpcIds": ["vpc-" + NONE]}),
