@@ -122,21 +122,35 @@ static bool check_log_level(const char *v)
 	return log_level_parse(v, &level) == 0;
 }
 
+#define DEVICE_LETTERS "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/._:+-"
+
+/* Each a path below /dev without "..", and none twice. */
+static bool check_devices(const char *v)
+{
+	for (const char *at = v; *at;) {
+		size_t len = strcspn(at, ",");
+
+		if (len < 6 || len > 100 || strncmp(at, "/dev/", 5) != 0 || strspn(at + 5, DEVICE_LETTERS) < len - 5 ||
+		    memmem(at, len, "..", 2))
+			return false;
+		for (const char *other = v; other < at; other += strcspn(other, ",") + 1)
+			if (strcspn(other, ",") == len && strncmp(other, at, len) == 0)
+				return false;
+		at += len;
+		if (*at == ',' && !*++at)
+			return false;
+	}
+	return true;
+}
+
 static bool check_ebs_pool(const char *v)
 {
-	if (str_eq(v, "files"))
-		return true;
-	if (!str_prefix(v, "disks:"))
-		return false;
-	for (v += strlen("disks:");; v++) {
-		size_t n = strcspn(v, ",");
+	static const char disks[] = "disks:";
 
-		if (!str_prefix(v, "/dev/") || n <= strlen("/dev/") || n > 100)
-			return false;
-		v += n;
-		if (*v == '\0')
-			return true;
-	}
+	if (!str_prefix(v, disks))
+		return str_eq(v, "files");
+	v += strlen(disks);
+	return *v && check_devices(v);
 }
 
 static const struct setting_desc table[SETTING_COUNT] = {
@@ -244,6 +258,14 @@ static const struct setting_desc table[SETTING_COUNT] = {
 	    .min = 1,
 	    .max = 100,
 	    .doc = "Virtual CPUs sold for each CPU of the host.",
+	},
+    [SETTING_LOCAL_DISKS] =
+	{
+	    .name = "local_disks",
+	    .env = "MALLEE_LOCAL_DISKS",
+	    .check = check_devices,
+	    .accepts = "paths of whole block devices below /dev, separated by commas",
+	    .doc = "Whole disks of this node that instances of types such as i3.large are given. What is on them is lost.",
 	},
     [SETTING_LOG_LEVEL] =
 	{

@@ -25,6 +25,7 @@ enum setting {
 	SETTING_CACHE_MIB,    /* MALLEE_IMAGE_CACHE_MIB: limit of NC's image cache */
 	SETTING_RESERVE_MIB,  /* MALLEE_RESERVE_MIB: host memory that placement leaves alone */
 	SETTING_OVERCOMMIT_CPU, /* MALLEE_CPU_RATIO: vCPUs sold per host CPU */
+	SETTING_LOCAL_DISKS,  /* MALLEE_LOCAL_DISKS: whole disks of this node that instances may be given */
 	SETTING_LOG_LEVEL,    /* MALLEE_LOG_LEVEL: info */
 	SETTING_EBS_POOL,     /* MALLEE_EBS_POOL: files, or disks:/dev/sdb,/dev/sdc */
 	SETTING_COUNT

@@ -157,6 +157,9 @@ static void test_every_value_is_checked(void **state)
 	    {"MALLEE_LOG_LEVEL", "verbose"},   {"MALLEE_IMAGE_CACHE_MIB", "0"},
 	    {"MALLEE_RESERVE_MIB", "-1"},      {"MALLEE_CPU_RATIO", "1.5"},
 	    {"MALLEE_STATE", "relative/path"}, {"MALLEE_ZONE", "1"},
+	    {"MALLEE_LOCAL_DISKS", "sdb"},     {"MALLEE_LOCAL_DISKS", "/dev/sdb,"},
+	    {"MALLEE_LOCAL_DISKS", "/dev/sdb,/dev/sdb"},
+	    {"MALLEE_LOCAL_DISKS", "/dev/../etc/shadow"},
 	};
 	struct fixture *f = *state;
 

@@ -66,6 +66,9 @@ static void print_capacity(const struct shared_node_status *n)
 	    (long long)n->memory_mib_used.value, (long long)n->memory_mib.value,
 	    (long long)n->disk_mib_used.value / 1024, (long long)n->disk_mib.value / 1024,
 	    (long long)n->instances.value);
+	if (n->local_disks.value)
+		printf("  whole local disks: %lld of %lld given to instances\n",
+		       (long long)n->local_disks_used.value, (long long)n->local_disks.value);
 }
 
 static int print_nodes(struct client *c)

@@ -11,9 +11,10 @@ struct instance_type {
 	const char *name;
 	int vcpus;
 	int64_t memory_mib;
-	int64_t disk_gib; /* root disk */
+	int64_t disk_gib; /* root disk of the instance-store kind */
 	bool current_generation;
 	bool free_tier;
+	int local_disks; /* whole disks of its node, whatever their size */
 };
 
 extern const struct instance_type instance_types[];

@@ -67,7 +67,8 @@ static int apply_one(struct cc *c, const struct shared_instance_spec *s, char *j
 {
 	const int64_t mib = 1024 * 1024;
 	struct capacity size = {{s->vcpus.value, s->memory_mib.value,
-				 s->disk_bytes.value / mib + (s->disk_bytes.value % mib != 0)}};
+				 s->disk_bytes.value / mib + (s->disk_bytes.value % mib != 0),
+				 s->local_disks.value}};
 	struct instance *i = instance_get(c, s->instance_id, e);
 	struct node *n = i ? node_get(c, s->node_id, e) : NULL;
 
@@ -333,6 +334,7 @@ static void overlay(struct cc *c, struct arena *a, const struct node *n,
 	s->vcpus_used = WIRE_INT_OF(used.of[RESOURCE_VCPUS]);
 	s->memory_mib_used = WIRE_INT_OF(used.of[RESOURCE_MEMORY_MIB]);
 	s->disk_mib_used = WIRE_INT_OF(used.of[RESOURCE_DISK_MIB]);
+	s->local_disks_used = WIRE_INT_OF(used.of[RESOURCE_LOCAL_DISKS]);
 	if (n->last_seen_unix_ms)
 		s->last_seen = WIRE_TIME_OF(n->last_seen_unix_ms);
 	if (!n->reachable || !n->status) {

@@ -14,6 +14,7 @@ static const struct {
     [RESOURCE_VCPUS] = {"vCPUs", ""},
     [RESOURCE_MEMORY_MIB] = {"memory", " MiB"},
     [RESOURCE_DISK_MIB] = {"disk", " MiB"},
+    [RESOURCE_LOCAL_DISKS] = {"whole local disks", ""},
 };
 
 static int64_t left(const struct place_node *n, enum resource r)
@@ -111,9 +112,10 @@ int place_explain(const struct place_node *nodes, size_t count, size_t not_ready
 	if (count && !short_of_one)
 		buf_printf(&b,
 			   " No single node has %" PRId64 " vCPUs, %" PRId64
-			   " MiB of memory and %" PRId64 " MiB of disk left together.",
+			   " MiB of memory, %" PRId64 " MiB of disk and %" PRId64
+			   " whole local disks left together.",
 			   need->of[RESOURCE_VCPUS], need->of[RESOURCE_MEMORY_MIB],
-			   need->of[RESOURCE_DISK_MIB]);
+			   need->of[RESOURCE_DISK_MIB], need->of[RESOURCE_LOCAL_DISKS]);
 	if (!count)
 		buf_puts(&b, " No node is ready.");
 	if (not_ready)

@@ -10,7 +10,7 @@
 
 /* What an instance needs, and what a node has: numbers only, so that placement is a function of its
  * arguments. */
-enum resource { RESOURCE_VCPUS, RESOURCE_MEMORY_MIB, RESOURCE_DISK_MIB, RESOURCE_COUNT };
+enum resource { RESOURCE_VCPUS, RESOURCE_MEMORY_MIB, RESOURCE_DISK_MIB, RESOURCE_LOCAL_DISKS, RESOURCE_COUNT };
 
 struct capacity {
 	int64_t of[RESOURCE_COUNT];

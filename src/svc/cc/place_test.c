@@ -45,11 +45,12 @@ static void prefers_the_emptier_node(void **state)
 
 static void each_resource_must_fit(void **state)
 {
-	static const struct capacity needs[] = {{{5, 1, 1}}, {{1, 4097, 1}}, {{1, 1, 100001}}};
+	static const struct capacity needs[] = {
+	    {{5, 1, 1}}, {{1, 4097, 1}}, {{1, 1, 100001}}, {{1, 1, 1, 1}}};
 	struct place_node node = NODE("n", 4, 4096, 100000);
 	struct capacity all = {{4, 4096, 100000}};
 
-	for (size_t i = 0; i < 3; i++)
+	for (size_t i = 0; i < ARRAY_SIZE(needs); i++)
 		assert_int_equal(place_one(&node, 1, &needs[i]), -1);
 	assert_int_equal(node.instances, 0);
 	assert_int_equal(place_one(&node, 1, &all), 0);

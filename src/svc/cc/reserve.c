@@ -18,10 +18,11 @@ struct choice {
 static int read_need(const struct cluster_capacity_request *in, struct capacity *ret,
 		     struct error *e)
 {
-	*ret = (struct capacity){{in->vcpus.value, in->memory_mib.value, in->disk_mib.value}};
+	*ret = (struct capacity){{in->vcpus.value, in->memory_mib.value, in->disk_mib.value,
+				in->local_disks.value}};
 	for (int r = 0; r < RESOURCE_COUNT; r++) {
 		/* An ebs instance has no disk of the node's. */
-		int64_t least = r == RESOURCE_DISK_MIB ? 0 : 1;
+		int64_t least = r == RESOURCE_VCPUS || r == RESOURCE_MEMORY_MIB;
 
 		if (ret->of[r] < least || ret->of[r] > (INT64_C(1) << 40))
 			return error_set(e, "InvalidParameterValue",

@@ -30,9 +30,11 @@ static void take_status(struct node *n, const struct shared_node_status *s)
 	free(n->status);
 	n->status = buf_steal(&b);
 	n->says_ready = str_eq(s->state, "ready");
-	n->total = (struct capacity){{s->vcpus.value, s->memory_mib.value, s->disk_mib.value}};
+	n->total = (struct capacity){{s->vcpus.value, s->memory_mib.value, s->disk_mib.value,
+				      s->local_disks.value}};
 	n->reported_used = (struct capacity){
-	    {s->vcpus_used.value, s->memory_mib_used.value, s->disk_mib_used.value}};
+	    {s->vcpus_used.value, s->memory_mib_used.value, s->disk_mib_used.value,
+	     s->local_disks_used.value}};
 	if (was_ready != node_ready(n))
 		log_info("node", "node=%s state=%s vcpus=%lld memory_mib=%lld disk_mib=%lld",
 			 log_quote(n->id), log_quote(s->state),

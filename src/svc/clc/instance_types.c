@@ -128,16 +128,17 @@ static struct ec2_network_info *network_of_type(struct arena *a)
 			});
 }
 
+/* Whole disks of a node: how large they are the nodes know. NULL: the type has none. */
 static struct ec2_instance_storage_info *storage_of_type(struct arena *a,
 							 const struct instance_type *t)
 {
+	if (!t->local_disks)
+		return NULL;
 	struct ec2_disk_info *disk = IN_ARENA(
-	    a, struct ec2_disk_info,
-	    {.size_in_gb = WIRE_INT_OF(t->disk_gib), .count = WIRE_INT_OF(1), .type = "hdd"});
+	    a, struct ec2_disk_info, {.count = WIRE_INT_OF(t->local_disks), .type = "hdd"});
 
 	return IN_ARENA(a, struct ec2_instance_storage_info,
 			{
-			    .total_size_in_gb = WIRE_INT_OF(t->disk_gib),
 			    .disks = {.set = true, .count = 1, .items = disk},
 			    .nvme_support = "unsupported",
 			    .encryption_support = "unsupported",
@@ -169,7 +170,7 @@ static struct ec2_instance_type_info type_item(struct arena *a, const struct ins
 				   }),
 	    .memory_info =
 		IN_ARENA(a, struct ec2_memory_info, {.size_in_mi_b = WIRE_INT_OF(t->memory_mib)}),
-	    .instance_storage_supported = WIRE_BOOL_OF(true),
+	    .instance_storage_supported = WIRE_BOOL_OF(t->local_disks > 0),
 	    .instance_storage_info = storage_of_type(a, t),
 	    .ebs_info = IN_ARENA(a, struct ec2_ebs_info,
 				 {.ebs_optimized_support = "unsupported",

@@ -38,6 +38,7 @@ int placing_ask(struct ec2_call *call, const struct placing *p)
 		    .vcpus = WIRE_INT_OF(p->types[i]->vcpus),
 		    .memory_mib = WIRE_INT_OF(p->types[i]->memory_mib),
 		    .disk_mib = WIRE_INT_OF(p->ebs[i] ? 0 : p->types[i]->disk_gib << 10),
+		    .local_disks = WIRE_INT_OF(p->types[i]->local_disks),
 		};
 	int r = peer_call(call->clc->cluster, "ReserveCapacity", &ask, call->arena, &got,
 			  RESERVE_TIMEOUT_MS, &e);

@@ -132,6 +132,7 @@ static struct records_instance *new_record(struct ec2_call *call, const struct l
 	    .vcpus = WIRE_INT_OF(l->type->vcpus),
 	    .memory_mib = WIRE_INT_OF(l->type->memory_mib),
 	    .disk_bytes = WIRE_INT_OF(image_is_ebs(l->image) ? 0 : l->type->disk_gib << 30),
+	    .local_disks = WIRE_INT_OF(l->type->local_disks),
 	    .network_interface_id = new_id(a, "eni"),
 	    .network_interface_attachment_id = new_id(a, "eni-attach"),
 	    .network_interface_description = l->interface_description,

@@ -64,6 +64,7 @@ int instance_spec(struct clc *c, struct arena *a, const struct records_instance 
 	    .vcpus = i->vcpus,
 	    .memory_mib = i->memory_mib,
 	    .disk_bytes = i->disk_bytes,
+	    .local_disks = i->local_disks,
 	    .launch_time = i->launch_time,
 	    .ami_launch_index = i->ami_launch_index,
 	    .network_interface_id = i->network_interface_id,

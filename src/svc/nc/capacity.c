@@ -121,9 +121,11 @@ void nc_node_status(struct nc *nc, struct arena *a, struct shared_node_status *o
 {
 	struct hyper_host host;
 	struct usage u = {0};
+	int disks, disks_used;
 
 	pthread_mutex_lock(&nc->lock);
 	nc_each(nc, add_usage, &u);
+	nc_disks_count(nc, &disks, &disks_used);
 	pthread_mutex_unlock(&nc->lock);
 	if (nc->ops->host)
 		nc->ops->host(nc->hyper, &host);
@@ -146,6 +148,8 @@ void nc_node_status(struct nc *nc, struct arena *a, struct shared_node_status *o
 	    .vcpus_used = WIRE_INT_OF(u.vcpus),
 	    .memory_mib_used = WIRE_INT_OF(u.memory_mib),
 	    .disk_mib_used = WIRE_INT_OF(u.disk_mib),
+	    .local_disks = WIRE_INT_OF(disks),
+	    .local_disks_used = WIRE_INT_OF(disks_used),
 	    .instances = WIRE_INT_OF(u.instances),
 	    .address = "127.0.0.1",
 	    .version = MALLEE_VERSION,

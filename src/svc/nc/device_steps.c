@@ -25,7 +25,7 @@
 
 /* --- facts --- */
 
-static enum nc_phase phase_of(const struct nc_facts *f)
+enum nc_phase nc_phase_of(const struct nc_facts *f)
 {
 	bool held = f->flags & NC_HELD;
 
@@ -217,7 +217,7 @@ static void decide(struct nc_device_job *d)
 
 int nc_devices_gather(struct nc_job *j)
 {
-	enum nc_phase phase = phase_of(&j->facts);
+	enum nc_phase phase = nc_phase_of(&j->facts);
 	int64_t now = clock_mono_ms();
 	int r = 0;
 
@@ -232,6 +232,8 @@ int nc_devices_gather(struct nc_job *j)
 		if (j->devices[i].action != NC_DEV_NOTHING)
 			j->facts.flags |= NC_DEVICES;
 	}
+	if (nc_disks_due(j))
+		j->facts.flags |= NC_DEVICES;
 	if (j->device_count || j->inst->device_count) /* ours to read while it is busy */
 		remember(j);
 	return 0;
@@ -284,7 +286,7 @@ size_t nc_devices_disks(struct nc_job *j, struct hyper_disk **ret)
 {
 	size_t n = 0;
 
-	*ret = arena_new_array(j->arena, struct hyper_disk, j->device_count + 1);
+	*ret = arena_new_array(j->arena, struct hyper_disk, j->device_count + NC_DISKS_MAX);
 	for (size_t i = 0; i < j->device_count; i++) {
 		const struct nc_device_job *d = &j->devices[i];
 
@@ -292,6 +294,7 @@ size_t nc_devices_disks(struct nc_job *j, struct hyper_disk **ret)
 		    !(d->facts.flags & (NC_DEV_OLD | NC_DEV_FAILED)))
 			disk_of(j, d, &(*ret)[n++]);
 	}
+	n += nc_disks_of_machine(j, *ret + n, NC_DISKS_MAX);
 	return n;
 }
 

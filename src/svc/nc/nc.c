@@ -289,8 +289,8 @@ static int start(struct nc *nc, const struct settings *s, struct error *e)
 	/* In this order: what later ones need, and rights dropped before the first thread is there.
 	 */
 	static int (*const steps[])(struct nc * nc, struct error * e) = {
-	    check_root, make_folders,    open_state,     open_cache,    open_hypervisor,
-	    open_net,	nc_volumes_open, start_metadata, nc_work_start, nc_rpc_start,
+	    check_root,	     make_folders,  open_state,	    open_cache,	   open_hypervisor, open_net,
+	    nc_volumes_open, nc_disks_open, start_metadata, nc_work_start, nc_rpc_start,
 	};
 	int r = copy_settings(nc, s, e);
 

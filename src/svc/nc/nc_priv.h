@@ -113,6 +113,19 @@ struct nc_instance {
 	size_t device_count;
 };
 
+#define NC_DISKS_MAX 32
+#define NC_DISK_DEVICE 101
+#define NC_DISK_NAME 64
+
+/* A whole disk of the node: local_disks.c. */
+struct nc_disk {
+	char device[NC_DISK_DEVICE], name[NC_DISK_NAME];
+	bool listed, usable;	/* by the setting; it could be used when the node was started */
+	char instance[ID_LEN];	/* "": nobody's. Under the lock; all below is its worker's */
+	int slot, index;	/* of its user; the instance's ephemeral0, 1, … */
+	bool served;
+};
+
 struct nc_queue {
 	struct nc_instance *first, **last;
 	pthread_cond_t filled;
@@ -181,6 +194,8 @@ struct nc {
 	struct nc_volume *volume_buckets[NC_BUCKETS];
 	size_t volume_count;
 	pthread_cond_t close_due; /* a volume is to be closed */
+	struct nc_disk disks[NC_DISKS_MAX];
+	size_t disk_count; /* constant once started */
 	struct nc_sc_client {
 		struct rpc_client *client;
 		bool used;
@@ -234,6 +249,9 @@ int nc_store_volume(struct nc *nc, const struct records_node_volume *v, struct e
 int nc_read_volume(struct nc *nc, const char *id, struct arena *a, struct records_node_volume **ret,
 		   struct error *e); /* -ENOENT */
 int nc_store_forget_volume(struct nc *nc, const char *id, struct error *e);
+/* One document of the node's state. */
+int nc_store_put(struct nc *nc, const char *kind, const char *id, const struct wire_shape *shape,
+		 const void *value, struct error *e);
 bool nc_is_ebs(const struct shared_instance_spec *spec);
 
 /* --- reconcile.c, steps.c: one instance at work --- */
@@ -327,12 +345,25 @@ struct nc_device_job {
 	int slot;
 	bool open; /* any attachment of it is */
 };
+enum nc_phase nc_phase_of(const struct nc_facts *f);
 int nc_devices_gather(struct nc_job *j); /* into j->devices and j->facts; negative with j->err */
 enum nc_step nc_devices_step(struct nc_job *j);
 /* The disks of a guest that is about to start: those that are served. In j->arena. */
 size_t nc_devices_disks(struct nc_job *j, struct hyper_disk **ret);
 void nc_devices_observe(const struct nc_instance *inst, struct arena *a,
 			struct shared_block_device_observed_list *out); /* Lock */
+
+/* --- local_disks.c: whole disks of the node --- */
+int nc_disks_open(struct nc *nc, struct error *e); /* at the start, after the volumes */
+bool nc_disk_is_name(const char *id);		   /* a process of the keeper's that serves one */
+/* Whether there is something to do for those of the job's instance, and that: NC_STEP_DONE when nothing is. */
+bool nc_disks_due(const struct nc_job *j);
+enum nc_step nc_disks_step(struct nc_job *j);
+/* For its guest, that is about to start: how many. Paths in j->arena. */
+size_t nc_disks_of_machine(struct nc_job *j, struct hyper_disk *out, size_t max);
+/* An instance that has ended, or stopped, has none any more. */
+int nc_disks_release(struct nc *nc, const char *instance_id, struct error *e);
+void nc_disks_count(struct nc *nc, int *ret_total, int *ret_used); /* Lock */
 
 /* --- work.c: threads --- */
 int nc_work_start(struct nc *nc, struct error *e);

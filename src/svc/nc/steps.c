@@ -81,7 +81,12 @@ static enum nc_step do_devices(struct nc_job *j)
 		return NC_STEP_RETRY;
 	if (j->rec.state == NC_PENDING && !j->inst->attempts)
 		nc_progress(j, "opening volumes");
-	return nc_devices_step(j);
+	enum nc_step disks = nc_disks_step(j), volumes;
+
+	if (disks != NC_STEP_AGAIN && disks != NC_STEP_DONE)
+		return disks;
+	volumes = nc_devices_step(j);
+	return volumes == NC_STEP_DONE ? disks : volumes;
 }
 
 static enum nc_step do_wait(struct nc_job *j)
@@ -421,7 +426,7 @@ static enum nc_step do_terminate(struct nc_job *j)
 		return NC_STEP_RETRY;
 	if (nc->net && net_port_remove(nc->net, j->id, &j->err) < 0)
 		return NC_STEP_RETRY;
-	if (nc_volumes_close_all(nc, j->id, &j->err) < 0)
+	if (nc_volumes_close_all(nc, j->id, &j->err) < 0 || nc_disks_release(nc, j->id, &j->err) < 0)
 		return NC_STEP_RETRY;
 	nc_instance_path(nc, j->id, "", path, sizeof(path));
 	r = dir_remove(path);

@@ -13,8 +13,8 @@
 #define KIND_VOLUME "volume"
 #define META_HELD "held"
 
-static int put(struct nc *nc, const char *kind, const char *id, const struct wire_shape *shape,
-	       const void *value, struct error *e)
+int nc_store_put(struct nc *nc, const char *kind, const char *id, const struct wire_shape *shape,
+		 const void *value, struct error *e)
 {
 	struct buf doc = BUF_INIT;
 	struct state_object o = {.kind = kind, .id = id, .account = ""};
@@ -29,7 +29,7 @@ static int put(struct nc *nc, const char *kind, const char *id, const struct wir
 
 int nc_store_spec(struct nc *nc, const struct shared_instance_spec *spec, struct error *e)
 {
-	return put(nc, KIND_SPEC, spec->instance_id, &shared_shape_instance_spec, spec, e);
+	return nc_store_put(nc, KIND_SPEC, spec->instance_id, &shared_shape_instance_spec, spec, e);
 }
 
 int nc_store_record(struct nc *nc, const char *id, const struct nc_record *rec, struct error *e)
@@ -48,7 +48,7 @@ int nc_store_record(struct nc *nc, const char *id, const struct nc_record *rec, 
 		r.guest_off_generation = WIRE_INT_OF(rec->guest_off);
 	if (rec->asked_off_ms)
 		r.asked_off_time = WIRE_TIME_OF(rec->asked_off_ms);
-	return put(nc, KIND_RECORD, id, &records_shape_node_instance, &r, e);
+	return nc_store_put(nc, KIND_RECORD, id, &records_shape_node_instance, &r, e);
 }
 
 int nc_store_forget(struct nc *nc, const char *id, struct error *e)
@@ -63,7 +63,7 @@ int nc_store_forget(struct nc *nc, const char *id, struct error *e)
 
 int nc_store_volume(struct nc *nc, const struct records_node_volume *v, struct error *e)
 {
-	return put(nc, KIND_VOLUME, v->volume_id, &records_shape_node_volume, v, e);
+	return nc_store_put(nc, KIND_VOLUME, v->volume_id, &records_shape_node_volume, v, e);
 }
 
 int nc_read_volume(struct nc *nc, const char *id, struct arena *a, struct records_node_volume **ret, struct error *e)

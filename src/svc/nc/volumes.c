@@ -558,7 +558,7 @@ static void note_served(struct nc *nc)
 
 		if (v)
 			v->served = true;
-		else
+		else if (!nc_disk_is_name(list[i].id))
 			log_warn("a volume's process that nobody asked for: left alone", "volume=%s", list[i].id);
 	}
 	free(list);

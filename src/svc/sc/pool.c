@@ -1,25 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "svc/sc/pool.h"
 
-#include <fcntl.h>
 #include <inttypes.h>
-#include <linux/fs.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
-#include <sys/stat.h>
 #include <sys/statvfs.h>
-#include <sys/sysmacros.h>
-#include <unistd.h>
 
 #include "base/text.h"
+#include "os/disk.h"
 #include "os/file.h"
 
 #define RESERVE_SHARE 20                    /* of the file system: a twentieth is left alone, */
 #define RESERVE_MOST (INT64_C(10) << 30)    /* or so much */
 #define MUCH (INT64_C(1) << 60)
-#define END_BYTES (1u << 20)                /* signatures of file systems, volume managers and partitions lie within these of an end */
 
 struct pool {
 	bool on_disks, accounted;
@@ -88,34 +82,6 @@ const char *const *pool_devices(const struct pool *p)
 
 /* ---- room ---- */
 
-static int device_open(const char *device, int flags, struct error *e)
-{
-	struct stat st;
-	int fd = -1;
-
-	if (stat(device, &st))
-		return error_errno(e, errno, "looking at %s", device);
-	if (!S_ISBLK(st.st_mode))
-		return error_set(e, "InvalidSetting", "%s is no block device", device);
-	fd = open(device, flags | O_CLOEXEC | O_NOCTTY | O_NOFOLLOW);
-	if (fd < 0)
-		return error_errno(e, errno, "opening %s", device);
-	return fd;
-}
-
-static int device_size(const char *device, int64_t *ret, struct error *e)
-{
-	_cleanup_(fd_closep) int fd = device_open(device, O_RDONLY, e);
-	uint64_t bytes;
-
-	if (fd < 0)
-		return fd;
-	if (ioctl(fd, BLKGETSIZE64, &bytes))
-		return error_errno(e, errno, "%s: its size", device);
-	*ret = (int64_t)bytes;
-	return 0;
-}
-
 void pool_room(const struct pool *p, int64_t promised_bytes, int64_t held_bytes, struct pool_room *ret)
 {
 	struct statvfs fs;
@@ -124,7 +90,7 @@ void pool_room(const struct pool *p, int64_t promised_bytes, int64_t held_bytes,
 	*ret = (struct pool_room){ 0 };
 	if (p->on_disks) {
 		for (int i = 0; i < p->count; i++) {
-			if (device_size(p->devices[i], &size, NULL) == 0)
+			if (disk_size(p->devices[i], &size, NULL) == 0)
 				ret->total_bytes += size;
 		}
 		ret->free_bytes = MAX_OF(ret->total_bytes - promised_bytes, (int64_t)0);
@@ -156,48 +122,6 @@ int pool_check(const struct pool *p, int64_t bytes, int64_t promised_bytes, int6
 
 /* ---- devices ---- */
 
-static bool is_whole(const struct stat *st)
-{
-	char path[128];
-
-	snprintf(path, sizeof(path), "/sys/dev/block/%u:%u/partition", major(st->st_rdev), minor(st->st_rdev));
-	return access(path, F_OK) != 0;
-}
-
-static int read_end(int fd, uint64_t off, const char *device, struct error *e)
-{
-	_cleanup_(freep) char *data = malloc(END_BYTES);
-
-	if (!data)
-		abort();
-	for (size_t have = 0; have < END_BYTES;) {
-		ssize_t n = pread(fd, data + have, END_BYTES - have, (off_t)(off + have));
-		if (n <= 0)
-			return error_errno(e, n ? errno : EIO, "reading %s", device);
-		have += (size_t)n;
-	}
-	for (size_t i = 0; i < END_BYTES; i++) {
-		if (data[i])
-			return error_set(e, "InvalidSetting", "%s is not blank: it may hold somebody's data. If it does not, clear its ends: "
-					 "wipefs -a, and dd if=/dev/zero over the first and the last MiB", device);
-	}
-	return 0;
-}
-
-/* O_EXCL: neither mounted nor held by another user of the kernel's, and not while we look. */
-static int check_blank(const char *device, int64_t size, struct error *e)
-{
-	_cleanup_(fd_closep) int fd = device_open(device, O_RDWR | O_EXCL, e);
-	struct stat st;
-
-	if (fd < 0)
-		return fd;
-	if (fstat(fd, &st) || !is_whole(&st))
-		return error_set(e, "InvalidSetting", "%s is a part of a disk: give whole ones", device);
-	int r = read_end(fd, 0, device, e);
-	return r ? r : read_end(fd, (uint64_t)size - END_BYTES, device, e);
-}
-
 static bool is_used(const char *device, const char *const *used)
 {
 	for (; *used; used++) {
@@ -217,11 +141,11 @@ int pool_choose(const struct pool *p, int64_t bytes, const char *const *used, ch
 		struct error no = { 0 };
 		if (is_used(p->devices[i], used))
 			continue;
-		int r = device_size(p->devices[i], &size, &no);
+		int r = disk_size(p->devices[i], &size, &no);
 		if (r == 0 && (size < bytes || size >= best))
 			continue;
 		if (r == 0)
-			r = size < 2 * END_BYTES ? -EINVAL : check_blank(p->devices[i], size, &no);
+			r = disk_check_blank(p->devices[i], &no);
 		if (r) {
 			why = no;
 			continue;
@@ -238,29 +162,9 @@ int pool_choose(const struct pool *p, int64_t bytes, const char *const *used, ch
 int pool_device_fits(const char *device, int64_t bytes, struct error *e)
 {
 	int64_t size;
-	int r = device_size(device, &size, e);
+	int r = disk_size(device, &size, e);
 
 	if (r == 0 && size < bytes)
 		r = error_set(e, "InsufficientVolumeCapacity", "InsufficientVolumeCapacity: the volume's disk has %" PRId64 " GiB", size >> 30);
 	return r;
-}
-
-int pool_blank(const char *device, struct error *e)
-{
-	_cleanup_(freep) char *zeroes = calloc(1, END_BYTES);
-	_cleanup_(fd_closep) int fd = device_open(device, O_RDWR | O_EXCL, e);
-	uint64_t size;
-
-	if (!zeroes)
-		abort();
-	if (fd < 0)
-		return fd;
-	if (ioctl(fd, BLKGETSIZE64, &size) || size < 2 * END_BYTES)
-		return error_errno(e, errno, "%s: its size", device);
-	int r = fd_pwrite_all(fd, zeroes, END_BYTES, 0);
-	if (!r)
-		r = fd_pwrite_all(fd, zeroes, END_BYTES, size - END_BYTES);
-	if (!r && fsync(fd))
-		r = -errno;
-	return r ? error_errno(e, r, "clearing %s", device) : 0;
 }

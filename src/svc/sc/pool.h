@@ -32,8 +32,6 @@ int pool_check(const struct pool *p, int64_t bytes, int64_t promised_bytes, int6
 int pool_choose(const struct pool *p, int64_t bytes, const char *const *used, char out[static POOL_DEVICE_MAX], struct error *e);
 /* Whether it has so many bytes. */
 int pool_device_fits(const char *device, int64_t bytes, struct error *e);
-/* A device that a volume was on is made blank again at its ends, so that nobody mistakes what a tenant left there. */
-int pool_blank(const char *device, struct error *e);
 /* The devices of the pool, NULL-terminated. */
 const char *const *pool_devices(const struct pool *p);
 /* What a setting names, into names[]: their number, or -EINVAL. */

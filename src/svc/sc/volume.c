@@ -475,7 +475,8 @@ static enum step erase(struct job *j)
 		return STEP_RETRY;
 	if (j->spec->snapshot_id)
 		sc_export_leave(sc, j->id, j->spec->snapshot_id);
-	if (j->rec.device[0] && pool_blank(j->rec.device, &j->err))
+	/* Nobody is to mistake what a tenant left there. */
+	if (j->rec.device[0] && disk_blank(j->rec.device, &j->err))
 		return STEP_RETRY;
 	if (sc_remove_files(sc, j->id, &j->err) < 0)
 		return STEP_RETRY;
