@@ -69,7 +69,7 @@ static bool slot_taken(const struct records_instance *i, int64_t slot)
 static int choose_slot(struct ec2_call *call, const struct records_instance *i,
 		       const struct attach_wish *w, int64_t *ret)
 {
-	int64_t slot = w->boot ? 0 : 1, end = w->boot ? 1 : LIMIT_DEVICES_PER_INSTANCE;
+	int64_t slot = w->boot ? 0 : 1, end = w->boot ? 1 : LIMIT_DEVICES_PER_INSTANCE - i->local_disks.value; /* those have the last ones */
 
 	while (slot < end && slot_taken(i, slot))
 		slot++;

@@ -89,6 +89,7 @@ static void describe_guests(struct fixture *x)
 	x->guests[1].user_data = (struct wire_blob){0};
 	x->guests[1].metadata_options = NULL;
 	x->guests[1].tags = (struct shared_tag_list){true, 4, x->tags};
+	x->guests[1].local_disks = WIRE_INT_OF(2);
 	x->guests[1].root_device_type = "ebs";
 	x->guests[1].root_device_name = "/dev/sda1";
 	x->disks[0] = (struct shared_block_device){"vol-1", "/dev/sdf", {true, 1}, {0}, {true, 1}, "attached"};
@@ -306,7 +307,8 @@ static void test_listings(void **state)
 	assert_page(x, A, "/latest/meta-data/public-keys/0/", "openssh-key");
 	assert_page(x, A, "/latest/meta-data/network/interfaces/macs/", "02:00:0a:00:00:02/");
 	assert_page(x, A, "/latest/meta-data/block-device-mapping", "ami\nroot");
-	assert_page(x, B, "/latest/meta-data/block-device-mapping", "ami\nebs1\nebs2\nroot");
+	assert_page(x, B, "/latest/meta-data/block-device-mapping", "ami\nebs1\nebs2\nephemeral0\nephemeral1\nroot");
+	assert_page(x, B, "/latest/meta-data/block-device-mapping/ephemeral1", "sdc");
 	assert_page(x, B, "/latest/meta-data/block-device-mapping/ami", "sda1");
 	assert_page(x, B, "/latest/meta-data/block-device-mapping/root", "/dev/sda1");
 	assert_page(x, B, "/latest/meta-data/block-device-mapping/ebs1", "sdf");

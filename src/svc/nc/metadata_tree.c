@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The tree is one table of leaves. For a request it is laid out for one instance (leaves that the
- * instance doesn't have are left out, {mac}, {tag} and {disk} are filled in), and then a path is either a
+ * instance doesn't have are left out, {mac}, {tag}, {disk} and {local} are filled in), and then a path is either a
  * leaf, or the beginning of some, and so a directory whose listing follows from them. A few dozen
  * short strings: cheaper than keeping trees in step with specifications.
  */
@@ -36,6 +36,7 @@ struct leaf {
 	const struct entry *entry;
 	const struct shared_tag *tag;
 	const struct shared_block_device *disk;
+	int local; /* ephemeral0, … */
 };
 
 typedef void print_fn(const struct metadata_view *v, const struct leaf *l, struct buf *out);
@@ -124,6 +125,12 @@ static void print_root_name(const struct metadata_view *v, const struct leaf *l,
 	buf_puts(out, short_name(root_device(v)));
 }
 
+/* EC2's names for them; the guest finds them by their serial numbers, ephemeral0 and so on. */
+static void print_local(const struct metadata_view *v, const struct leaf *l, struct buf *out)
+{
+	buf_printf(out, "sd%c", 'b' + l->local);
+}
+
 static void print_disk(const struct metadata_view *v, const struct leaf *l, struct buf *out)
 {
 	buf_puts(out, short_name(l->disk->device_name));
@@ -199,6 +206,7 @@ static const struct entry entries[] = {
     {MD "ami-manifest-path", .print = print_unknown},
     {MD "block-device-mapping/ami", .print = print_root_name},
     {MD "block-device-mapping/ebs{disk}", .print = print_disk},
+    {MD "block-device-mapping/ephemeral{local}", .print = print_local},
     {MD "block-device-mapping/root", .print = print_root},
     {MD "events/maintenance/history", .print = print_empty_list},
     {MD "events/maintenance/scheduled", .print = print_empty_list},
@@ -300,10 +308,17 @@ static void lay_out_disks(const struct metadata_view *v, const struct entry *e, 
 	}
 }
 
+static void lay_out_locals(const struct metadata_view *v, const struct entry *e, struct arena *a, struct tree *t)
+{
+	for (int i = 0; i < v->spec->local_disks.value; i++)
+		t->leaves[t->count++] = (struct leaf){fill_in(a, e->path, "{local}", arena_printf(a, "%d", i)), e, .local = i};
+}
+
 static void lay_out(const struct metadata_view *v, struct arena *a, struct tree *t)
 {
 	t->leaves = arena_new_array(a, struct leaf,
-				    ARRAY_SIZE(entries) + v->spec->tags.count + v->spec->block_devices.count);
+				    ARRAY_SIZE(entries) + v->spec->tags.count + v->spec->block_devices.count +
+					(size_t)v->spec->local_disks.value);
 	t->count = 0;
 	for (size_t i = 0; i < ARRAY_SIZE(entries); i++) {
 		const struct entry *e = &entries[i];
@@ -315,6 +330,10 @@ static void lay_out(const struct metadata_view *v, struct arena *a, struct tree 
 		}
 		if (strstr(path, "{disk}")) {
 			lay_out_disks(v, e, a, t);
+			continue;
+		}
+		if (strstr(path, "{local}")) {
+			lay_out_locals(v, e, a, t);
 			continue;
 		}
 		if (!entry_exists(v, e))

@@ -24,6 +24,8 @@ static const char *check_devices(const struct shared_instance_spec *s)
 	uint32_t slots = 0;
 	int boots = 0;
 
+	if (s->local_disks.value < 0 || s->local_disks.value >= HYPER_DISK_SLOTS)
+		return "LocalDisks";
 	if (list->count > NC_DEVICES_MAX)
 		return "BlockDevices: too many";
 	for (size_t i = 0; i < list->count; i++) {

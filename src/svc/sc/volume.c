@@ -15,6 +15,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/text.h"
+#include "os/disk.h"
 #include "svc/sc/sc_priv.h"
 #include "wire/codec.h"
 
