@@ -261,9 +261,9 @@ static void api_begin(void *ctx, struct http_request *http)
 static const struct http_handler api_handler = {
     .begin = api_begin, .end = api_end, .too_long = api_too_long};
 
-/* A handler that waits for the cluster controller keeps its thread, and the connections of that
- * thread, waiting. */
-enum { API_THREADS = 16 };
+/* Handlers wait: for a place for an instance, for a snapshot's point in time. Nobody else's request
+ * shall wait with them. */
+enum { API_THREADS = -1 };
 
 int api_start(struct clc *c, const char *address, bool free_bind, struct http_server **ret,
 	      struct error *e)
