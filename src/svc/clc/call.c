@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <assert.h>
+#include <gnutls/crypto.h>
 #include <stdio.h>
 #include <string.h>
 
+#include "base/buf.h"
 #include "base/text.h"
 #include "svc/clc/clc_priv.h"
 #include "svc/clc/reconcile.h"
+#include "wire/codec.h"
 
 int ec2_error(struct ec2_call *call, const char *code, const char *fmt, ...)
 {
@@ -53,6 +56,21 @@ int ec2_commit(struct ec2_call *call)
 		reconciler_wake(call->clc->reconciler, RECONCILE_STORAGE);
 	if (call->wake_images)
 		image_worker_wake(call->clc->image_worker);
+	return 0;
+}
+
+int ec2_request_digest(struct ec2_call *call, const struct wire_shape *shape, const void *in,
+		       const char **ret)
+{
+	_cleanup_(buf_done) struct buf text = BUF_INIT;
+	unsigned char digest[32];
+	char *hex = arena_alloc(call->arena, 2 * sizeof(digest) + 1);
+
+	wire_json_encode(shape, in, &text);
+	if (gnutls_hash_fast(GNUTLS_DIG_SHA256, text.data, text.len, digest) < 0)
+		return ec2_error(call, "InternalError", "SHA-256 is not to be had");
+	hex_encode(digest, sizeof(digest), hex);
+	*ret = hex;
 	return 0;
 }
 

@@ -97,6 +97,10 @@ int ec2_begin(struct ec2_call *call);
 int ec2_commit(struct ec2_call *call);
 /* 0, or DryRunOperation when this request is a dry run. */
 int ec2_dry_run_point(struct ec2_call *call);
+/* SHA-256, in hexadecimal, of a request's decoded form, to know the same request again by its client
+ * token: the caller has cleared what may differ in a retry (the token itself, DryRun). */
+int ec2_request_digest(struct ec2_call *call, const struct wire_shape *shape, const void *in,
+		       const char **ret);
 
 /* ---- records: the shapes of api/internal/records.json over state/ ---- */
 enum clc_kind {

@@ -1,12 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include <gnutls/crypto.h>
-#include <string.h>
-
-#include "base/buf.h"
 #include "base/text.h"
 #include "gen/ec2_handlers.h"
 #include "svc/clc/volumes.h"
-#include "wire/codec.h"
 
 static const char *const taggable[] = {"volume", NULL};
 
@@ -48,24 +43,14 @@ static int check(struct ec2_call *call, const struct ec2_create_volume_request *
 	return r;
 }
 
-/* The same request again is one with the same digest: of its decoded form, without what may differ
- * in a retry. */
 static int digest_of(struct ec2_call *call, const struct ec2_create_volume_request *in,
 		     const char **ret)
 {
-	_cleanup_(buf_done) struct buf text = BUF_INIT;
 	struct ec2_create_volume_request same = *in;
-	unsigned char digest[32];
-	char *hex = arena_alloc(call->arena, 2 * sizeof(digest) + 1);
 
 	same.client_token = NULL;
 	same.dry_run = (struct wire_bool){0};
-	wire_json_encode(&ec2_shape_create_volume_request, &same, &text);
-	if (gnutls_hash_fast(GNUTLS_DIG_SHA256, text.data, text.len, digest) < 0)
-		return ec2_error(call, "InternalError", "SHA-256 is not to be had");
-	hex_encode(digest, sizeof(digest), hex);
-	*ret = hex;
-	return 0;
+	return ec2_request_digest(call, &ec2_shape_create_volume_request, &same, ret);
 }
 
 /* A token that was used: 1 and its volume, or IdempotentParameterMismatch. 0: it was not used, or

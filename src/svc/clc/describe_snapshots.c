@@ -101,6 +101,17 @@ static int list_named(struct ec2_call *call, const struct wire_string_list *ids,
 	return 0;
 }
 
+/* Who asks for its own need not read everybody's. */
+static int list_all(struct ec2_call *call, const struct wire_string_list *owners,
+		    struct record_list *ret)
+{
+	bool own = owners->count == 1 && (str_eq(owners->items[0], "self") ||
+					  str_eq(owners->items[0], call->account_id));
+
+	return record_scan(call->clc, call->arena, KIND_SNAPSHOT, own ? call->account_id : NULL,
+			   ret, &call->error);
+}
+
 /* Tags are the owner's own. Of many they are read at once. */
 static int read_tags(struct ec2_call *call, const struct tag_index *index,
 		     const struct records_snapshot *s, struct ec2_tag_list *ret)
@@ -165,8 +176,7 @@ int ec2_describe_snapshots(struct ec2_call *call, const struct ec2_describe_snap
 			     &page);
 	if (r >= 0)
 		r = named ? list_named(call, &in->snapshot_ids, &l)
-			  : record_scan(call->clc, call->arena, KIND_SNAPSHOT, NULL, &l,
-					&call->error);
+			  : list_all(call, &in->owner_ids, &l);
 	if (r >= 0 && !named)
 		r = tag_index_load(call, &index);
 	if (r >= 0)

@@ -1,13 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include <gnutls/crypto.h>
 #include <string.h>
 
-#include "base/buf.h"
 #include "base/text.h"
 #include "model/ipv4.h"
 #include "svc/clc/images.h"
 #include "svc/clc/instances.h"
-#include "wire/codec.h"
 
 /* What RunInstances checks before it does anything: each function takes one group of the request's
  * parameters. */
@@ -279,9 +276,8 @@ static int plan_metadata(struct ec2_call *call, const struct ec2_run_instances_r
 int launch_token(struct ec2_call *call, const struct ec2_run_instances_request *in,
 		 struct launch *l)
 {
-	_cleanup_(buf_done) struct buf text = BUF_INIT;
 	struct ec2_run_instances_request same = *in;
-	unsigned char digest[32];
+	const char *digest;
 
 	if (!in->client_token || !*in->client_token)
 		return 0;
@@ -295,10 +291,10 @@ int launch_token(struct ec2_call *call, const struct ec2_run_instances_request *
 					 "The client token has characters that are not ASCII");
 	same.client_token = NULL;
 	same.dry_run = (struct wire_bool){0};
-	wire_json_encode(&ec2_shape_run_instances_request, &same, &text);
-	if (gnutls_hash_fast(GNUTLS_DIG_SHA256, text.data, text.len, digest) < 0)
-		return ec2_error(call, "InternalError", "SHA-256 is not to be had");
-	hex_encode(digest, sizeof(digest), l->request_sha256);
+	int r = ec2_request_digest(call, &ec2_shape_run_instances_request, &same, &digest);
+	if (r < 0)
+		return r;
+	memcpy(l->request_sha256, digest, sizeof(l->request_sha256));
 	l->token = in->client_token;
 	return 0;
 }
