@@ -23,11 +23,21 @@ enum {
 	FULL_MAX = 20000,
 };
 
+/*
+ * The order matters where one thing's end meets another's beginning: a snapshot that is deleted as
+ * soon as a volume was made of it, a volume that is as soon as a snapshot of it was asked for. Both
+ * are legal, and the storage controller must hear of the beginning first. So an end is told one
+ * pass after it was noticed, when all that was recorded before it has been noticed too, and after
+ * everything else of that pass.
+ */
+
 /* What must be known of a volume or snapshot without reading its record. */
 struct entry {
 	char id[ID_LEN];
 	enum clc_kind kind;
 	int64_t generation, sent; /* sent < generation: the storage controller has to be told */
+	bool ends;		  /* it is wanted deleted */
+	uint64_t noticed;	  /* in which pass that was found */
 };
 
 struct storage_applier {
@@ -36,6 +46,8 @@ struct storage_applier {
 	int64_t revisions[KIND_COUNT]; /* of the state, up to which the entries are true */
 	char epoch[EPOCH_LEN];
 	bool full; /* the next message must carry everything */
+	uint64_t passes;
+	bool postponed; /* an end was found in this pass */
 	size_t ended_count, ended_room;
 	char (*ended)[ID_LEN]; /* deleted ones without a record, to be released */
 };
@@ -94,8 +106,24 @@ void storage_applier_forget(struct storage_applier *a, const char *id)
 
 /* ---- the index ---- */
 
+struct wish {
+	int64_t generation;
+	bool ends;
+};
+
+static struct wish wish_of(enum clc_kind kind, const void *value)
+{
+	const struct records_volume *v = value;
+	const struct records_snapshot *s = value;
+
+	if (kind == KIND_VOLUME)
+		return (struct wish){v->generation.value, str_eq(v->wanted, WANTED_DELETED)};
+	return (struct wish){s->generation.value, str_eq(s->wanted, WANTED_DELETED)};
+}
+
 static void update_entry(struct storage_applier *a, enum clc_kind kind, const struct record *r)
 {
+	const struct wish w = wish_of(kind, r->value);
 	struct entry *x = strmap_get(a->entries, r->id);
 
 	if (!x) {
@@ -104,9 +132,11 @@ static void update_entry(struct storage_applier *a, enum clc_kind kind, const st
 		x->kind = kind;
 		strmap_put(a->entries, x->id, x);
 	}
-	x->generation = kind == KIND_VOLUME
-			    ? ((const struct records_volume *)r->value)->generation.value
-			    : ((const struct records_snapshot *)r->value)->generation.value;
+	x->generation = w.generation;
+	if (w.ends && !x->ends) {
+		x->ends = true;
+		x->noticed = a->passes;
+	}
 }
 
 static int refresh(struct storage_applier *a, struct arena *arena, struct error *e)
@@ -141,34 +171,61 @@ static int add_spec(struct storage_applier *a, struct arena *arena, struct entry
 	struct storage_volume_spec_list *volumes = &m->in.volumes;
 	struct storage_snapshot_spec_list *snapshots = &m->in.snapshots;
 	struct record rec;
-	int64_t generation = 0;
 	int r = record_get(a->clc, arena, x->kind, x->id, &rec, e);
 
 	if (r < 0)
 		return r == -ENOENT ? 0 : r; /* the observer tells of it */
-	if (x->kind == KIND_VOLUME) {
-		struct storage_volume_spec *s = &volumes->items[volumes->count];
-
-		r = volume_spec(a->clc, arena, rec.value, s, e);
-		volumes->count += r >= 0;
-		generation = s->generation.value;
-	} else {
-		struct storage_snapshot_spec *s = &snapshots->items[snapshots->count];
-
-		r = snapshot_spec(a->clc, arena, rec.value, s, e);
-		snapshots->count += r >= 0;
-		generation = s->generation.value;
+	const struct wish w = wish_of(x->kind, rec.value);
+	if (w.ends && !x->ends) {
+		a->postponed = true;
+		return 0;
 	}
+	if (x->kind == KIND_VOLUME)
+		r = volume_spec(a->clc, arena, rec.value, &volumes->items[volumes->count], e);
+	else
+		r = snapshot_spec(a->clc, arena, rec.value, &snapshots->items[snapshots->count], e);
 	if (r < 0)
 		return r;
-	m->generations[m->count] = generation;
+	volumes->count += x->kind == KIND_VOLUME;
+	snapshots->count += x->kind != KIND_VOLUME;
+	m->generations[m->count] = w.generation;
 	m->sent[m->count++] = x;
 	return 0;
 }
 
-/* One message's worth of those that must be sent, going on from *pos. *ret_all: none is left after
+/* Where a walk over the entries is: first those that go on, then those that end. */
+struct walk {
+	size_t pos;
+	bool ends;
+};
+
+static struct entry *walk_next(struct storage_applier *a, struct walk *w)
+{
+	for (;;) {
+		struct entry *x = strmap_next(a->entries, &w->pos, NULL);
+
+		if (!x && w->ends)
+			return NULL;
+		if (!x)
+			*w = (struct walk){.ends = true};
+		else if (x->ends == w->ends)
+			return x;
+	}
+}
+
+static bool must_send(struct storage_applier *a, const struct entry *x)
+{
+	if (!a->full && x->sent >= x->generation)
+		return false;
+	if (!x->ends || x->noticed < a->passes)
+		return true;
+	a->postponed = true;
+	return false;
+}
+
+/* One message's worth of those that must be sent, going on from *w. *ret_all: none is left after
  * them. */
-static int gather(struct storage_applier *a, struct arena *arena, size_t max, size_t *pos,
+static int gather(struct storage_applier *a, struct arena *arena, size_t max, struct walk *w,
 		  struct message *ret, bool *ret_all, struct error *e)
 {
 	struct message m = {
@@ -180,10 +237,9 @@ static int gather(struct storage_applier *a, struct arena *arena, size_t max, si
 	m.in.volumes.set = m.in.snapshots.set = true;
 	m.in.volumes.items = arena_new_array(arena, struct storage_volume_spec, max);
 	m.in.snapshots.items = arena_new_array(arena, struct storage_snapshot_spec, max);
-	while (m.count < max && (x = strmap_next(a->entries, pos, NULL))) {
-		if (!a->full && x->sent >= x->generation)
-			continue;
-		int r = add_spec(a, arena, x, &m, e);
+	while (m.count < max && (x = walk_next(a, w))) {
+		int r = must_send(a, x) ? add_spec(a, arena, x, &m, e) : 0;
+
 		if (r < 0)
 			return r;
 	}
@@ -214,17 +270,17 @@ static int apply_all(struct storage_applier *a, struct error *e)
 {
 	char epoch[EPOCH_LEN] = "";
 	bool all = false, first = true;
-	size_t pos = 0;
+	struct walk w = {0};
 
 	while (!all) {
 		_cleanup_(arena_freep) struct arena *arena = arena_new();
 		struct message m;
 		char answered[EPOCH_LEN];
-		int r = gather(a, arena, FULL_MAX, &pos, &m, &all, e);
+		int r = gather(a, arena, MIN_OF(strmap_count(a->entries), (size_t)FULL_MAX), &w, &m, &all, e);
 
 		if (r < 0)
 			return r;
-		if (all && first)
+		if (all && first && !a->postponed)
 			m.in.full = WIRE_BOOL_OF(true);
 		r = send(a, arena, &m, answered, e);
 		if (r < 0)
@@ -241,13 +297,13 @@ static int apply_all(struct storage_applier *a, struct error *e)
 
 static int apply_changed(struct storage_applier *a, struct error *e)
 {
-	size_t pos = 0;
+	struct walk w = {0};
 
 	for (bool all = false; !all && !a->full;) {
 		_cleanup_(arena_freep) struct arena *arena = arena_new();
 		char epoch[EPOCH_LEN];
 		struct message m;
-		int r = gather(a, arena, BATCH, &pos, &m, &all, e);
+		int r = gather(a, arena, BATCH, &w, &m, &all, e);
 
 		if (r >= 0 && m.count) {
 			r = send(a, arena, &m, epoch, e);
@@ -300,12 +356,25 @@ static int release(struct storage_applier *a, struct error *e)
 	return 0;
 }
 
-int storage_applier_pass(struct storage_applier *a, struct error *e)
+static int pass(struct storage_applier *a, struct error *e)
 {
 	_cleanup_(arena_freep) struct arena *arena = arena_new();
-	int r = refresh(a, arena, e);
 
-	if (r >= 0)
-		r = apply(a, e);
+	a->passes++;
+	a->postponed = false;
+	int r = refresh(a, arena, e);
+	if (r >= 0 && a->full) { /* one message tells everything, ends and all */
+		a->passes++;
+		r = refresh(a, arena, e);
+	}
+	return r < 0 ? r : apply(a, e);
+}
+
+int storage_applier_pass(struct storage_applier *a, struct error *e)
+{
+	int r = pass(a, e);
+
+	if (r >= 0 && a->postponed)
+		r = pass(a, e);
 	return r < 0 ? r : release(a, e);
 }

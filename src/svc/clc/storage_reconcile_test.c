@@ -377,7 +377,12 @@ static void terminated_instance_lets_its_volumes_go(void **state)
 	apply(b);
 	assert_string_equal(volume_spec_of(b, dropped)->wanted, "deleted");
 	assert_null(volume_spec_of(b, dropped)->attachment);
-	assert_string_equal(volume_spec_of(b, kept)->wanted, "available");
+	struct storage_volume_spec spec;
+	struct error e = {0};
+	assert_int_equal(
+	    volume_spec(&b->f->clc, b->f->arena, fixture_get_volume(b->f, kept), &spec, &e), 0);
+	assert_string_equal(spec.wanted, "available");
+	assert_null(spec.attachment);
 }
 
 /* As a launch makes them: attached before they are there. */
@@ -587,6 +592,36 @@ static void copy_is_told_of_what(void **state)
 	assert_int_equal(fixture_get_snapshot(b->f, s)->volume_size_gib.value, 2);
 }
 
+/* A volume that is made of a snapshot, which is deleted at once: the storage controller hears of the
+ * volume first, whoever comes first in the index; so it does of a snapshot and its volume's end. */
+static void beginnings_are_told_before_ends(void **state)
+{
+	struct both *b = *state;
+	const char *source = fixture_snapshot(b->f, &b->f->account, 2), *v = fixture_volume(b->f, 1);
+
+	apply(b);
+	size_t applied = b->f->storage.applied;
+	const char *of_source =
+	    new_volume(b, arena_printf(b->f->arena, "SnapshotId=%s", source));
+	const char *of_v = made(
+	    b, arena_printf(b->f->arena, "Action=CreateSnapshot&VolumeId=%s", v), "snapshotId");
+	assert_string_equal(call(b, "Action=DeleteSnapshot&SnapshotId=", source), "");
+	assert_string_equal(call(b, "Action=DeleteVolume&VolumeId=", v), "");
+	b->f->storage.stop_after = applied + 1;
+	struct error e = {0};
+	assert_true(storage_applier_pass(b->a, &e) < 0);
+	assert_int_equal(b->f->storage.applied, applied + 1);
+	assert_string_equal(volume_spec_of(b, of_source)->snapshot_id, source);
+	assert_string_equal(snapshot_spec_of(b, of_v)->volume_id, v);
+	assert_null(snapshot_spec_of(b, source));
+	assert_null(volume_spec_of(b, v));
+	b->f->storage.stop_after = 0;
+	apply(b);
+	assert_string_equal(snapshot_spec_of(b, source)->wanted, "deleted");
+	assert_string_equal(volume_spec_of(b, v)->wanted, "deleted");
+	assert_null(snapshot_spec_of(b, of_v));
+}
+
 static void strangers_are_left_alone(void **state)
 {
 	struct both *b = *state;
@@ -622,6 +657,7 @@ int main(void)
 	    TEST(failed_snapshot_says_why),
 	    TEST(import_is_told_where_it_lies),
 	    TEST(copy_is_told_of_what),
+	    TEST(beginnings_are_told_before_ends),
 	    TEST(strangers_are_left_alone),
 	};
 

@@ -180,6 +180,8 @@ static int storage_transport(void *ctx, const char *action, const void *in, stru
 	assert_true(timeout_ms > 0);
 	if (f->fail)
 		return error_set(e, f->fail, "as the test wants it");
+	if (f->stop_after && f->applied >= f->stop_after)
+		return error_set(e, "ServiceUnavailable", "that was enough");
 	if (str_eq(action, "ApplyStorage"))
 		*ret_out = fake_apply_storage(f, in, a);
 	else if (str_eq(action, "DescribeStorage"))

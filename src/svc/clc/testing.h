@@ -34,7 +34,8 @@ struct fake_cluster {
 /* The same of a storage controller. */
 struct fake_storage {
 	const char *epoch;
-	const char *fail; /* error code that every message gets; NULL: none */
+	const char *fail;  /* error code that every message gets; NULL: none */
+	size_t stop_after; /* so many ApplyStorage: no more of them is taken; 0: all are */
 	/* what it was told */
 	size_t applied, full_applied, forgotten_count;
 	size_t volume_count, snapshot_count; /* of the last ApplyStorage, deep copies in arena */
