@@ -6,6 +6,7 @@ import pytest
 
 from lib import ebs
 from lib.instances import state, wait_state
+from lib.volumes import wait_imported
 
 IMAGE_BYTES = 4 << 20
 
@@ -18,6 +19,22 @@ def image_id(ec2, s3):
     image = ec2.register_image(Name="api-test", ImageLocation="api-test-images/disk.raw")["ImageId"]
     ec2.get_waiter("image_available").wait(ImageIds=[image], WaiterConfig={"Delay": 1, "MaxAttempts": 30})
     return image
+
+
+@pytest.fixture(scope="session")
+def snapshot_id(ec2, s3):
+    """A completed snapshot of 1 GiB, imported from a raw disk."""
+    s3.create_bucket(Bucket="api-test-disks")
+    s3.put_object(Bucket="api-test-disks", Key="disk.raw", Body=os.urandom(512) + bytes(IMAGE_BYTES - 512))
+    task = ec2.import_snapshot(DiskContainer={"Format": "RAW", "UserBucket": {"S3Bucket": "api-test-disks", "S3Key": "disk.raw"}})
+    return wait_imported(ec2, task["ImportTaskId"])["SnapshotId"]
+
+
+@pytest.fixture(scope="session")
+def ebs_image_id(ec2, snapshot_id):
+    """An available image whose root, /dev/sda1, is a volume."""
+    mapping = [{"DeviceName": "/dev/sda1", "Ebs": {"SnapshotId": snapshot_id}}]
+    return ec2.register_image(Name="api-test-ebs", RootDeviceName="/dev/sda1", BlockDeviceMappings=mapping)["ImageId"]
 
 
 @pytest.fixture
@@ -101,3 +118,11 @@ def make_snapshot(ec2):
     for snapshot_id in made:
         if snapshot_id in there:
             ec2.delete_snapshot(SnapshotId=snapshot_id)
+
+
+@pytest.fixture
+def ebs_running(ec2, launch, ebs_image_id):
+    """The id of an instance that runs from a volume."""
+    instance_id = launch(ImageId=ebs_image_id)["Instances"][0]["InstanceId"]
+    wait_state(ec2, instance_id, "running")
+    return instance_id

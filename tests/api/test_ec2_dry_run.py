@@ -8,7 +8,9 @@ import pytest
 from botocore import xform_name
 from botocore.exceptions import ClientError
 
-from lib.cloud import SOURCE
+from lib.cloud import SOURCE, wait_for
+from lib.instances import instance
+from lib.volumes import mappings, wait_snapshot, wait_volume
 
 SERVED = json.loads((SOURCE / "api" / "actions.json").read_text())["ec2"]
 KEY = f"dry-{uuid.uuid4().hex}"
@@ -16,17 +18,43 @@ PUBLIC = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBERVh9RKmfGb5wg1gxVzH2s7Av4J4bNiQ
 
 
 @pytest.fixture(scope="module")
-def things(ec2, s3, image_id):
+def things(ec2, s3, image_id, ebs_image_id):
     ec2.create_key_pair(KeyName=KEY, KeyType="ed25519")
-    new = ec2.run_instances(ImageId=image_id, InstanceType="t2.nano", MinCount=1, MaxCount=1)["Instances"][0]["InstanceId"]
-    ec2.get_waiter("instance_running").wait(InstanceIds=[new], WaiterConfig={"Delay": 1, "MaxAttempts": 30})
-    yield {"i": new, "ami": image_id}
-    ec2.terminate_instances(InstanceIds=[new])
+    new, ebs = (ec2.run_instances(ImageId=i, InstanceType="t2.nano", MinCount=1, MaxCount=1)["Instances"][0]["InstanceId"]
+                for i in (image_id, ebs_image_id))
+    ec2.get_waiter("instance_running").wait(InstanceIds=[new, ebs], WaiterConfig={"Delay": 1, "MaxAttempts": 30})
+    volume = ec2.create_volume(Size=1, AvailabilityZone="us-east-1a")["VolumeId"]
+    wait_volume(ec2, volume, "available")
+    snapshot = ec2.create_snapshot(VolumeId=volume)["SnapshotId"]
+    wait_snapshot(ec2, snapshot)
+    (root,) = mappings(instance(ec2, ebs)).values()
+    wait_for("the root to be attached", lambda: mappings(instance(ec2, ebs))["/dev/sda1"]["Status"] == "attached")
+    yield {"i": new, "ami": image_id, "ebs": ebs, "ebs-ami": ebs_image_id, "vol": volume, "snap": snapshot, "root": root["VolumeId"]}
+    ec2.terminate_instances(InstanceIds=[new, ebs])
+    ec2.delete_volume(VolumeId=volume)
+    ec2.delete_snapshot(SnapshotId=snapshot)
     ec2.delete_key_pair(KeyName=KEY)
 
 
 # What an action needs besides DryRun to succeed; an action that is not named needs nothing.
 ARGUMENTS = {
+    "AttachVolume": lambda t: dict(VolumeId=t["vol"], InstanceId=t["ebs"], Device="/dev/sdf"),
+    "CopyImage": lambda t: dict(SourceImageId=t["ebs-ami"], SourceRegion="us-east-1", Name="dry-" + uuid.uuid4().hex),
+    "CopySnapshot": lambda t: dict(SourceSnapshotId=t["snap"], SourceRegion="us-east-1"),
+    "CreateImage": lambda t: dict(InstanceId=t["ebs"], Name="dry-" + uuid.uuid4().hex),
+    "CreateSnapshot": lambda t: dict(VolumeId=t["vol"]),
+    "CreateVolume": lambda t: dict(AvailabilityZone="us-east-1a", Size=1),
+    "DeleteSnapshot": lambda t: dict(SnapshotId=t["snap"]),
+    "DeleteVolume": lambda t: dict(VolumeId=t["vol"]),
+    "DescribeSnapshotAttribute": lambda t: dict(SnapshotId=t["snap"], Attribute="createVolumePermission"),
+    "DescribeVolumeAttribute": lambda t: dict(VolumeId=t["vol"], Attribute="autoEnableIO"),
+    "DetachVolume": lambda t: dict(VolumeId=t["vol"]),
+    "ImportSnapshot": lambda t: dict(DiskContainer={"Format": "RAW", "Url": "s3://api-test-images/disk.raw"}),
+    "ModifySnapshotAttribute": lambda t: dict(SnapshotId=t["snap"], Attribute="createVolumePermission", OperationType="add",
+                                              GroupNames=["all"]),
+    "ModifyVolume": lambda t: dict(VolumeId=t["vol"], Size=2),
+    "ModifyVolumeAttribute": lambda t: dict(VolumeId=t["vol"], AutoEnableIO={"Value": True}),
+    "ResetSnapshotAttribute": lambda t: dict(SnapshotId=t["snap"], Attribute="createVolumePermission"),
     "CreateKeyPair": lambda t: dict(KeyName=KEY + "x"),
     "CreateTags": lambda t: dict(Resources=[t["i"]], Tags=[{"Key": "dry", "Value": "run"}]),
     "DeleteKeyPair": lambda t: dict(KeyName=KEY),
@@ -44,7 +72,7 @@ ARGUMENTS = {
     "ResetImageAttribute": lambda t: dict(ImageId=t["ami"], Attribute="launchPermission"),
     "RunInstances": lambda t: dict(ImageId=t["ami"], InstanceType="t2.nano", MinCount=1, MaxCount=1, KeyName=KEY, ClientToken=KEY),
     "StartInstances": lambda t: dict(InstanceIds=[t["i"]]),
-    "StopInstances": lambda t: dict(InstanceIds=[t["i"]]),
+    "StopInstances": lambda t: dict(InstanceIds=[t["ebs"]]),
     "TerminateInstances": lambda t: dict(InstanceIds=[t["i"]]),
 }
 
@@ -68,8 +96,8 @@ def test_dry_run(cloud, ec2, things, action):
     with pytest.raises(ClientError) as e:
         getattr(ec2, xform_name(action))(DryRun=True, **ARGUMENTS.get(action, lambda t: {})(things))
     error = e.value.response
-    if action == "StopInstances":  # cannot succeed, so neither can its dry run
-        assert error["Error"]["Code"] == "UnsupportedOperation"
+    if action == "DetachVolume":  # of one that is not attached: what cannot succeed has no dry run that does
+        assert error["Error"]["Code"] == "IncorrectState"
     else:
         assert error["Error"]["Code"] == "DryRunOperation"
         assert error["ResponseMetadata"]["HTTPStatusCode"] == 412

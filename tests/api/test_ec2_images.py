@@ -106,7 +106,7 @@ def test_description(ec2, image):
     ({"VirtualizationType": "paravirtual"}, "InvalidParameterValue"),
     ({"BootMode": "uefi"}, "InvalidParameterValue"),
     ({"EnaSupport": True}, "InvalidParameterValue"),
-    ({"BlockDeviceMappings": [{"DeviceName": "/dev/sdb", "VirtualName": "ephemeral0"}]}, "UnsupportedOperation"),
+    ({"BlockDeviceMappings": [{"DeviceName": "/dev/sdb", "Ebs": {"VolumeSize": 1}}]}, "InvalidParameterCombination"),
 ])
 def test_bad_registrations(ec2, bucket, changes, want):
     with pytest.raises(ClientError) as e:

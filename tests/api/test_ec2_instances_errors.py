@@ -49,7 +49,10 @@ RUN_ERRORS = [
           TagSpecifications=[{"ResourceType": "instance", "Tags": [{"Key": "a b", "Value": ""}]}]), "InvalidParameterValue"),
     (dict(SecurityGroupIds=["sg-00000000000000000"]), "UnsupportedOperation"),
     (dict(IamInstanceProfile={"Name": "admin"}), "UnsupportedOperation"),
-    (dict(BlockDeviceMappings=[{"DeviceName": "/dev/sdb", "Ebs": {"VolumeSize": 1}}]), "UnsupportedOperation"),
+    (dict(BlockDeviceMappings=[{"DeviceName": "/dev/sda1", "Ebs": {"VolumeSize": 1}}]), "InvalidBlockDeviceMapping"),
+    (dict(BlockDeviceMappings=[{"DeviceName": "/dev/sdf", "Ebs": {"VolumeSize": 0}}]), "InvalidParameterValue"),
+    (dict(BlockDeviceMappings=[{"DeviceName": "/dev/sdf", "Ebs": {"VolumeSize": 1, "Encrypted": True}}]), "UnsupportedOperation"),
+    (dict(BlockDeviceMappings=2 * [{"DeviceName": "/dev/sdf", "Ebs": {"VolumeSize": 1}}]), "InvalidBlockDeviceMapping"),
     (dict(InstanceMarketOptions={"MarketType": "spot"}), "UnsupportedOperation"),
     (dict(LaunchTemplate={"LaunchTemplateName": "mine"}), "UnsupportedOperation"),
 ]
