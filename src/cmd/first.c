@@ -58,7 +58,6 @@ static int make_image(struct client *c, const struct settings *s, struct first *
 	struct import i = {.file = file,
 			   .name = IMAGE_NAME,
 			   .description = "Mallee tiny: Debian kernel, busybox, SSH",
-			   .instance_store = true,
 			   .public = true};
 	r = image_import(c, s, &i, a, &image_id, e);
 	if (r == 0)

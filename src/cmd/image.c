@@ -40,7 +40,7 @@ static int import(const struct settings *s, const char *account, const struct im
 int cmd_image(int argc, char **argv)
 {
 	_cleanup_(settings_freep) struct settings *s = NULL;
-	const char *words[3], *output = NULL, *account = "default", *root = "instance-store";
+	const char *words[3], *output = NULL, *account = "default", *root = "ebs";
 	struct import i = {0};
 	const struct option_spec options[] = {{"--output", NULL, &output},
 					      {"--name", NULL, &i.name},
