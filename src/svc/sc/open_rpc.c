@@ -135,6 +135,10 @@ int storage_open_volume(void *ctx, struct arena *a, const struct tls_identity *p
 	if (peer && !str_eq(peer->id, in->node_id))
 		return stale(in, "the certificate is another node's", e);
 	v = take_volume(sc, in->volume_id, e);
+	if (!v && str_eq(e->code, "VolumeNotFound")) { /* the node heard of a launch's volume before we did */
+		error_clear(e);
+		return error_set(e, "VolumeNotReady", "Volume %.40s is not known here yet", in->volume_id);
+	}
 	if (!v)
 		return -EREMOTEIO;
 	pthread_mutex_lock(&sc->lock);
