@@ -5,8 +5,8 @@ import os
 import pytest
 
 from lib import ebs
+from lib.ebs import wait_imported
 from lib.instances import state, wait_state
-from lib.volumes import wait_imported
 
 IMAGE_BYTES = 4 << 20
 

@@ -6,8 +6,8 @@ import pytest
 from botocore.exceptions import ClientError
 
 from lib.cloud import wait_for
+from lib.ebs import image, import_task, snapshot, wait_image, wait_imported, wait_snapshot
 from lib.instances import error_code, instance, state, wait_state
-from lib.volumes import image, import_task, snapshot, wait_image, wait_imported, wait_snapshot
 
 ROOT = "/dev/sda1"
 

@@ -4,8 +4,8 @@ import pytest
 from botocore.exceptions import ClientError
 
 from lib.cloud import wait_for
+from lib.ebs import mappings, volume, volume_gone, wait_volume
 from lib.instances import error_code, instance, state, wait_state
-from lib.volumes import mappings, volume, volume_gone, wait_volume
 
 ROOT = "/dev/sda1"
 

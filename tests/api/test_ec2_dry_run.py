@@ -9,8 +9,8 @@ from botocore import xform_name
 from botocore.exceptions import ClientError
 
 from lib.cloud import SOURCE, wait_for
+from lib.ebs import mappings, wait_snapshot, wait_volume
 from lib.instances import instance
-from lib.volumes import mappings, wait_snapshot, wait_volume
 
 SERVED = json.loads((SOURCE / "api" / "actions.json").read_text())["ec2"]
 KEY = f"dry-{uuid.uuid4().hex}"

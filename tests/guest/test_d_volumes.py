@@ -7,8 +7,8 @@ import pytest
 from botocore.exceptions import ClientError
 
 from lib.cloud import wait_for
+from lib.ebs import image, mappings, volume, volume_gone, wait_image, wait_snapshot, wait_volume
 from lib.instances import error_code, instance, state, wait_state
-from lib.volumes import image, mappings, volume, volume_gone, wait_image, wait_snapshot, wait_volume
 
 GIB = 1 << 30
 ROOT = "/dev/sda1"
