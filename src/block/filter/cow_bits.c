@@ -442,6 +442,11 @@ static int map_file(struct bits *b, uint64_t pages)
 	return 0;
 }
 
+static int too_many(struct error *e)
+{
+	return error_set(e, "InvalidOption", "the volume has too many chunks for a map: give a larger chunk=");
+}
+
 int bits_grow(struct bits *b, uint64_t count, struct error *e)
 {
 	uint64_t pages = (count + BITS_PER_PAGE - 1) / BITS_PER_PAGE;
@@ -450,7 +455,7 @@ int bits_grow(struct bits *b, uint64_t count, struct error *e)
 	if (count <= b->count)
 		return 0;
 	if (pages > PAGES_MAX)
-		return error_set(e, "InvalidOption", "the volume has too many chunks for a map: give a larger chunk=");
+		return too_many(e);
 	if (pages > b->pages) {
 		err = extend_file(b, b->pages, pages);
 		if (!err)
@@ -470,12 +475,12 @@ int bits_grow(struct bits *b, uint64_t count, struct error *e)
 static int create(struct bits *b, const struct bits_settings *s, struct error *e)
 {
 	uint64_t pages = (s->count + BITS_PER_PAGE - 1) / BITS_PER_PAGE;
-	int err = pages > PAGES_MAX ? -EFBIG : 0;
 
+	if (pages > PAGES_MAX)
+		return too_many(e);
 	b->created = true;
 	b->count = b->grown_from = s->count;
-	if (!err)
-		err = ftruncate(b->fd, 0) ? -errno : extend_file(b, 0, pages);
+	int err = ftruncate(b->fd, 0) ? -errno : extend_file(b, 0, pages);
 	if (!err)
 		err = map_file(b, pages);
 	if (!err)
