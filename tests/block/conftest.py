@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fixtures of the block engine's Python tests: `blockd` starts mallee-blockd out of MALLEE_BUILD, and sees that it ends well."""
+import json
 import os
+import random
 import shutil
 import subprocess
 import time
@@ -11,6 +13,8 @@ import pytest
 SOURCE = Path(__file__).resolve().parents[2]
 BUILD = SOURCE / os.environ.get("MALLEE_BUILD", "build")
 START_S = 20
+MIB = 1 << 20
+SLOW_BYTES = 32 * MIB
 
 
 def program():
@@ -56,6 +60,25 @@ def ask(path, *command, ok=True):
     done = subprocess.run([program(), "--to", path, *command], capture_output=True, text=True, check=False, timeout=60)
     assert (done.returncode == 0) == ok, done.stdout + done.stderr
     return done.stdout if ok else done.stderr
+
+
+class Guest:
+    """A guest's driver on a vhost-user socket: see vhost_io.c. guest("write 0 4096 7") == "ok"."""
+
+    def __init__(self, socket):
+        path = BUILD / "tests" / "block" / "vhost_io"
+        assert path.is_file(), f"vhost_io is not built in {BUILD}"
+        self.process = subprocess.Popen([path, str(socket)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def __call__(self, line):
+        self.process.stdin.write(line + "\n")
+        self.process.stdin.flush()
+        return self.process.stdout.readline().strip()
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.stdout.close()
+        self.process.wait(30)
 
 
 class Blockd:
@@ -116,3 +139,52 @@ def blockd(tmp_path):
     yield start
     codes = [b.stop() for b in running if b.process.returncode is None]
     assert not any(codes), "mallee-blockd's exit code"
+
+
+@pytest.fixture
+def slow(blockd, tmp_path):
+    """A loop device on a mounted volume of ours, whose fault filter holds, delays or fails requests as it is told; a file system on
+    it, and in that `slow.file`."""
+    if os.geteuid() != 0 or not os.path.exists("/dev/fuse") or not os.path.exists("/dev/loop-control"):
+        pytest.skip("loop devices and mounts take root")
+
+    class Slow:
+        control = tmp_path / "slow.control"
+        mount = tmp_path / "slow"
+        file = mount / "disk.raw"
+
+        def stats(self):
+            return json.loads(ask(self.control, "stats"))
+
+        def hold(self, op):
+            self.rule(f"op={op},stall=on")
+
+        def rule(self, text):
+            ask(self.control, "fault", "set", text)
+
+        def release(self):
+            ask(self.control, "fault", "clear")
+            ask(self.control, "fault", "release")
+
+        def held(self):
+            return self.stats()["layers"]["fault"]["stalled"]
+
+    s = Slow()
+    blockd("mem:size=96M", "--filter", "fault", "--control", str(s.control), name="slow", front=[f"fuse:mount={tmp_path}/volume"])
+    loop = run("losetup", "-f", "--show", "--direct-io=on", tmp_path / "volume").strip()
+    try:
+        run("mke2fs", "-q", "-F", "-t", "ext4", "-O", "^has_journal", loop)
+        s.mount.mkdir()
+        run("mount", "-o", "noatime", loop, s.mount)
+        try:
+            s.file.write_bytes(random.Random(1).randbytes(SLOW_BYTES))
+            run("sync", "-f", s.mount)
+            s.loop = loop
+            yield s
+        finally:
+            s.release()
+            end = time.monotonic() + 20
+            while subprocess.run(["umount", s.mount], capture_output=True, check=False).returncode and time.monotonic() < end:
+                time.sleep(0.1)
+    finally:
+        run("losetup", "-d", loop)

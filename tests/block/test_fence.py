@@ -1,12 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The fence: what a killed process has left in the kernel ends before its successor looks at the file.
-
-The slow disk is a loop device over a mounted volume of ours, whose fault filter holds writes until it is told to let go.
-"""
+"""The fence: what a killed process has left in the kernel ends before its successor looks at the file."""
 import fcntl
 import json
-import os
-import random
 import signal
 import socket
 import subprocess
@@ -14,56 +9,10 @@ import time
 
 import pytest
 
-from conftest import Blockd, ask, master, program, run
+from conftest import Blockd, master, program, run
 
 MIB = 1 << 20
-SIZE = 32 * MIB
 BLOCK = 64 << 10
-
-
-@pytest.fixture
-def slow(blockd, tmp_path):
-    """A mounted file system on a disk whose writes can be held; `slow.file` is on it."""
-    if os.geteuid() != 0 or not os.path.exists("/dev/fuse") or not os.path.exists("/dev/loop-control"):
-        pytest.skip("loop devices and mounts take root")
-
-    class Slow:
-        control = tmp_path / "slow.control"
-        mount = tmp_path / "slow"
-        file = mount / "disk.raw"
-
-        def stats(self):
-            return json.loads(ask(self.control, "stats"))
-
-        def hold(self, op):
-            ask(self.control, "fault", "set", f"op={op},stall=on")
-
-        def release(self):
-            ask(self.control, "fault", "clear")
-            ask(self.control, "fault", "release")
-
-        def held(self):
-            return self.stats()["layers"]["fault"]["stalled"]
-
-    s = Slow()
-    blockd("mem:size=96M", "--filter", "fault", "--control", str(s.control), name="slow", front=[f"fuse:mount={tmp_path}/volume"])
-    loop = run("losetup", "-f", "--show", "--direct-io=on", tmp_path / "volume").strip()
-    try:
-        run("mke2fs", "-q", "-F", "-t", "ext4", "-O", "^has_journal", loop)
-        s.mount.mkdir()
-        run("mount", "-o", "noatime", loop, s.mount)
-        try:
-            s.file.write_bytes(random.Random(1).randbytes(SIZE))
-            run("sync", "-f", s.mount)
-            s.loop = loop
-            yield s
-        finally:
-            s.release()
-            end = time.monotonic() + 20
-            while subprocess.run(["umount", s.mount], capture_output=True, check=False).returncode and time.monotonic() < end:
-                time.sleep(0.1)
-    finally:
-        run("losetup", "-d", loop)
 
 
 def is_locked(path):
@@ -146,8 +95,8 @@ def test_successor_waits(slow, tmp_path, engine, op):
 def test_killed_over_and_over(slow, tmp_path, engine):
     """A guest's queue, whose requests take the disk some time, some of them long: every kill leaves some in the kernel, and
     without the lock they would end upon what the successor has written since."""
-    ask(slow.control, "fault", "set", "id=0,op=change,ppm=100000,delay=1000")
-    ask(slow.control, "fault", "set", "id=1,op=any,delay=10")
+    slow.rule("id=0,op=change,ppm=100000,delay=1000")
+    slow.rule("id=1,op=any,delay=10")
     command = f"{program()} --back file:path={slow.file} --front vhost-user:socket={tmp_path}/v.sock --io {engine}"
     said = run(master(), "--socket", tmp_path / "v.sock", "--verify", "--seconds", "8", "--kills", "8", "--depth", "24", "--bs", "16384",
                "--span", str(MIB // 2), "--spawn", command, timeout=100)
