@@ -145,7 +145,7 @@ static int open_keepers(struct sc *sc, struct error *e)
 	return r ? r : open_keeper(sc, "mallee-snapshotd", "exports", &sc->exports, e);
 }
 
-static int start(struct sc *sc, const struct settings *s, struct error *e)
+int sc_begin(struct sc *sc, const struct settings *s, struct error *e)
 {
 	static int (*const steps[])(struct sc *sc, struct error *e) = {
 		make_folders, try_direct, open_pool, open_state, open_keepers, sc_work_start, sc_rpc_start,
@@ -166,7 +166,7 @@ static int start(struct sc *sc, const struct settings *s, struct error *e)
 int sc_start(const struct settings *s, struct sc **ret, struct error *e)
 {
 	struct sc *sc = sc_new();
-	int r = start(sc, s, e);
+	int r = sc_begin(sc, s, e);
 
 	if (r < 0) {
 		sc_stop(sc);

@@ -350,6 +350,14 @@ int64_t scrub_job_findings(struct scrub_job *j);
 /* --- storage_rpc.c --- */
 int sc_rpc_start(struct sc *sc, struct error *e);
 
+/* For tests, which include no generated table: */
+int storage_apply_storage(void *ctx, struct arena *a, const struct tls_identity *peer, const struct storage_apply_storage_request *in,
+			  struct storage_apply_storage_response *out, struct error *e);
+int storage_describe_storage(void *ctx, struct arena *a, const struct tls_identity *peer, const struct storage_describe_storage_request *in,
+			     struct storage_describe_storage_response *out, struct error *e);
+int storage_forget_storage(void *ctx, struct arena *a, const struct tls_identity *peer, const struct storage_forget_storage_request *in,
+			   struct error *e);
+
 /* --- open_rpc.c: in the generated table --- */
 int storage_open_volume(void *ctx, struct arena *a, const struct tls_identity *peer, const struct storage_open_volume_request *in,
 			struct storage_open_volume_response *out, struct error *e);
@@ -359,6 +367,8 @@ int storage_close_volume(void *ctx, struct arena *a, const struct tls_identity *
 			 struct error *e);
 
 /* --- sc.c --- */
-struct sc *sc_new(void); /* nothing is started; for tests, and sc_start() */
+/* sc_start() in two: tests put their own bucket in between. */
+struct sc *sc_new(void);
+int sc_begin(struct sc *sc, const struct settings *s, struct error *e);
 
 #endif

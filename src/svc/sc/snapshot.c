@@ -46,7 +46,7 @@ struct job {
 	struct arena *arena;
 	const struct storage_snapshot_spec *spec; /* a copy */
 	struct sc_snapshot_record rec;            /* a copy; commit() makes it so */
-	bool heavy, told;
+	bool heavy, told; /* told: somebody knows when it began */
 	int64_t wait_ms, failing_ms;
 	struct error err;
 };
@@ -60,7 +60,6 @@ static void refresh(struct job *j)
 	pthread_mutex_lock(&j->sc->lock);
 	j->spec = wire_copy(j->arena, &storage_shape_snapshot_spec, j->s->item.spec);
 	j->rec = j->s->rec;
-	j->told = j->s->begin_told;
 	since = j->s->item.failing_since_mono_ms;
 	pthread_mutex_unlock(&j->sc->lock);
 	j->failing_ms = since ? clock_mono_ms() - since : 0;
@@ -478,6 +477,12 @@ static enum step view_lost(struct job *j)
 {
 	struct error why = j->err;
 
+	/* From here on nobody is told of it who was not before. */
+	pthread_mutex_lock(&j->sc->lock);
+	j->told = j->s->begin_told;
+	if (j->rec.view.node_id[0] && !j->told)
+		j->s->rec.begin_time_ms = 0;
+	pthread_mutex_unlock(&j->sc->lock);
 	error_clear(&j->err);
 	log_warn("a frozen view was lost", "snapshot=%s err=%s", j->id, log_quote(why.message));
 	if (j->rec.view.node_id[0] && j->told)

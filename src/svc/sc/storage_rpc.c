@@ -78,8 +78,20 @@ static void gather(const struct storage_apply_storage_request *in, struct wanted
 	}
 }
 
+/* One that is to be deleted need not say of what it was a snapshot; we have to know. Lock. */
+static void keep_volume(struct wanted *w, const struct sc_item *known, struct arena *a)
+{
+	const struct storage_snapshot_spec *spec = w->spec;
+
+	if (w->kind != SC_SNAPSHOT || known->kind != SC_SNAPSHOT || spec->volume_id)
+		return;
+	struct storage_snapshot_spec *whole = arena_memdup(a, spec, sizeof(*spec));
+	whole->volume_id = arena_strdup(a, sc_snapshot_spec((const struct sc_snapshot *)known)->volume_id);
+	w->spec = whole;
+}
+
 /* Into the table, busy until it is on disk; or found to be no news. */
-static void enter(struct sc *sc, struct wanted *w)
+static void enter(struct sc *sc, struct wanted *w, struct arena *a)
 {
 	pthread_mutex_lock(&sc->lock);
 	struct sc_item *item = sc_find(sc, w->id);
@@ -88,7 +100,8 @@ static void enter(struct sc *sc, struct wanted *w)
 		sc_set_spec(item, w->spec);
 		item->busy = w->fresh = true;
 	} else {
-		w->stale = w->generation <= item->generation;
+		w->stale = w->kind != item->kind || w->generation <= item->generation;
+		keep_volume(w, item, a);
 	}
 	pthread_mutex_unlock(&sc->lock);
 }
@@ -145,7 +158,7 @@ int storage_apply_storage(void *ctx, struct arena *a, const struct tls_identity 
 	for (; r == 0 && done < count; done++) {
 		if (!list[done].good)
 			continue;
-		enter(sc, &list[done]);
+		enter(sc, &list[done], a);
 		if (!list[done].stale)
 			r = store(sc, &list[done], e);
 	}

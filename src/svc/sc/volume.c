@@ -387,6 +387,7 @@ static enum step limit(struct job *j)
 	snprintf(h->throttle, sizeof(h->throttle), "%s", wanted);
 	if (commit(j) < 0)
 		return STEP_RETRY;
+	j->v->looked_mono_ms = clock_mono_ms();
 	log_info("a volume's limits were changed", "id=%s limits=%s", j->id, wanted);
 	return STEP_AGAIN;
 }
