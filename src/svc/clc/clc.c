@@ -129,11 +129,12 @@ static int listen_all(struct clc *c, struct error *e)
 				 settings_port(c->settings, PORT_CLC), c->tls, &c->rpc, e);
 
 	if (r >= 0)
-		r = ops_server_start(&ops, &c->ops, e);
-	if (r >= 0)
 		r = api_start(c, settings_get(c->settings, SETTING_LISTEN), false, &c->api, e);
 	if (r >= 0 && serves_guests(c))
 		r = api_start(c, c->network.gateway_ip, true, &c->api_gateway, e);
+	/* last: whoever finds it healthy finds its API, too */
+	if (r >= 0)
+		r = ops_server_start(&ops, &c->ops, e);
 	return r;
 }
 
