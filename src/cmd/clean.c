@@ -18,6 +18,7 @@
 #include "os/file.h"
 #include "os/spawn.h"
 #include "volume/buffer.h"
+#include "volume/keyfile.h"
 
 #define STOP_TIMEOUT_S 10 /* guests whose disks go anyway */
 
@@ -96,6 +97,9 @@ static int end_volumes(const struct settings *s, struct error *e)
 
 	if (r == 0 && buffers_remove(settings_get(s, SETTING_CLOUD_ID)) < 0)
 		return error_set(e, "InternalError", "The volumes' write buffers, in mallee-%s below /dev/shm or /run, cannot be removed.",
+				 settings_get(s, SETTING_CLOUD_ID));
+	if (r == 0 && keyfiles_remove(settings_get(s, SETTING_CLOUD_ID)) < 0)
+		return error_set(e, "InternalError", "The files of volumes' keys, in mallee-keys-%s-… below /dev/shm or /run, cannot be removed.",
 				 settings_get(s, SETTING_CLOUD_ID));
 	return r;
 }

@@ -18,6 +18,7 @@
 #include "base/log.h"
 #include "base/text.h"
 #include "svc/nc/nc_priv.h"
+#include "volume/keyfile.h"
 
 #define BUSY_MS 2000
 #define RETRY_FIRST_MS 500
@@ -129,6 +130,7 @@ static enum outcome stop_serving(struct closing *c)
 	if (o != DONE)
 		return o;
 	buffers_drop(c->nc->buffers, c->id);
+	keyfile_drop(c->nc->cloud_id, "nc", c->id);
 	snprintf(log, sizeof(log), "%s/log/volumes/%s.log", settings_get(c->nc->settings, SETTING_STATE), c->id);
 	unlink(log);
 	return DONE;

@@ -21,7 +21,9 @@
 #include "base/text.h"
 #include "os/file.h"
 #include "svc/nc/nc_priv.h"
+#include "volume/keyfile.h"
 
+#define VOLUME_KEY_BYTES 64
 #define SERVE_MS 5000 /* what a process may take until it answers; it goes on trying after that */
 #define ANSWER_MS 3000
 
@@ -138,6 +140,8 @@ static void print_arguments(struct nc *nc, const struct records_node_volume *v, 
 	put_filter(a, "snap", v->snap);
 	if (v->cow)
 		put_filter(a, "cow", v->cow);
+	if (v->key_file)
+		put_filter(a, "crypt", arena_printf(a->arena, "key-file=%s", v->key_file));
 	put(a, "--back", v->back);
 	nc_volume_path(nc, v->volume_id, "vhost.sock", path, sizeof(path));
 	put(a, "--front", arena_printf(a->arena, "vhost-user:socket=%s,serial=%s,seg-max=254", path, serial));
@@ -295,6 +299,32 @@ static enum nc_step refused(const struct error *e)
 	return NC_STEP_RETRY;
 }
 
+/* To where its process finds it, and nowhere else: the record has the file's name. */
+static enum nc_step keep_key(struct nc_job *j, struct records_node_volume *v, const char *hex)
+{
+	uid_t uid = j->nc->uid_base + (uid_t)v->slot.value;
+	unsigned char key[VOLUME_KEY_BYTES];
+	char path[256];
+	int r;
+
+	v->key_file = NULL;
+	if (!hex)
+		return NC_STEP_AGAIN;
+	r = strlen(hex) == 2 * sizeof(key) ? hex_decode(hex, 2 * sizeof(key), key) : -EINVAL;
+	explicit_bzero((char *)hex, strlen(hex)); /* the reply's, and nobody reads it after us */
+	if (r < 0) {
+		error_set(&j->err, "InternalError", "the storage controller gives no key for volume %s that is one", v->volume_id);
+		return NC_STEP_FAIL;
+	}
+	if (j->nc->keeper)
+		r = keyfile_put(j->nc->cloud_id, "nc", v->volume_id, key, sizeof(key), uid, (gid_t)uid, path, sizeof(path), &j->err);
+	explicit_bzero(key, sizeof(key));
+	if (r < 0)
+		return r == -EOPNOTSUPP ? NC_STEP_FAIL : NC_STEP_RETRY;
+	v->key_file = j->nc->keeper ? arena_strdup(j->arena, path) : NULL;
+	return NC_STEP_AGAIN;
+}
+
 static enum nc_step ask(struct nc_job *j, struct records_node_volume *v)
 {
 	struct nc *nc = j->nc;
@@ -315,7 +345,7 @@ static enum nc_step ask(struct nc_job *j, struct records_node_volume *v)
 	v->snap = out->snap;
 	v->cow = out->cow;
 	v->files = out->files;
-	return NC_STEP_AGAIN;
+	return keep_key(j, v, out->key);
 }
 
 struct nc_file_rules nc_volume_files(const struct nc *nc, int slot)
@@ -543,6 +573,16 @@ static int load(struct nc *nc, struct error *e)
 	return r;
 }
 
+/* After the host's boot its key is gone, too: it is to be asked for again. */
+static bool lacks_key(struct nc *nc, const char *id)
+{
+	_cleanup_(arena_freep) struct arena *a = arena_new();
+	struct records_node_volume *rec;
+	struct error ignored = {0};
+
+	return nc_read_volume(nc, id, a, &rec, &ignored) == 0 && rec->key_file && !keyfile_is_there(nc->cloud_id, "nc", id);
+}
+
 /* What the keeper was told of is served: it sees to that. */
 static void note_served(struct nc *nc)
 {
@@ -557,7 +597,7 @@ static void note_served(struct nc *nc)
 		struct nc_volume *v = nc_volume_find(nc, list[i].id);
 
 		if (v)
-			v->served = true;
+			v->served = !lacks_key(nc, v->id);
 		else if (!nc_disk_is_name(list[i].id))
 			log_warn("a volume's process that nobody asked for: left alone", "volume=%s", list[i].id);
 	}

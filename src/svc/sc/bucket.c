@@ -109,11 +109,14 @@ static int reach(struct sc *sc, struct error *e)
 		objects_cancel(objects);
 	pthread_mutex_unlock(&sc->lock);
 	r = objects_s3_make_bucket(objects, e);
+	struct snap_store *store = r ? NULL : snap_store_open(objects);
+	if (store)
+		snap_store_use_keys(store, sc->keys);
 	pthread_mutex_lock(&sc->lock);
 	if (r)
 		sc->objects = NULL;
 	else
-		sc->store = snap_store_open(objects);
+		sc->store = store;
 	pthread_mutex_unlock(&sc->lock);
 	if (r)
 		objects_free(objects);

@@ -52,21 +52,27 @@ static char *doubled(const char *value)
 	return buf_steal(&out);
 }
 
-static char *back_spec(struct sc *sc, const char *snapshot)
+static char *back_spec(struct sc *sc, const char *snapshot, const char *key_path)
 {
-	_cleanup_(freep) char *dir = doubled(sc->dir);
+	_cleanup_(freep) char *dir = doubled(sc->dir), *key = doubled(key_path);
 	char *spec;
 
 	if (sc->export_back)
 		return sc->export_back(sc, snapshot);
-	if (asprintf(&spec, "snapshot:id=%s,config=%s/walrus.conf", snapshot, dir) < 0)
+	if (asprintf(&spec, "snapshot:id=%s,config=%s/walrus.conf%s%s", snapshot, dir, *key_path ? ",key-file=" : "", *key_path ? key : "") < 0)
 		abort();
 	return spec;
 }
 
 static int start(struct sc *sc, const char *snapshot, struct error *e)
 {
-	_cleanup_(freep) char *back = back_spec(sc, snapshot), *dir = doubled(sc->dir), *front = NULL;
+	_cleanup_(freep) char *back = NULL, *dir = doubled(sc->dir), *front = NULL;
+	char key[4096];
+	int r = sc_export_key(sc, snapshot, key, sizeof(key), e);
+
+	if (r < 0)
+		return r;
+	back = back_spec(sc, snapshot, key);
 
 	if (asprintf(&front, "nbd:socket=%s/exports/%s/nbd.sock,mode=0666,peer-owners=%s/peers/%s,read-only=on,connections=256", dir,
 		     snapshot, dir, snapshot) < 0)
@@ -150,8 +156,10 @@ static void end(struct sc *sc, const char *snapshot, char slot[ID_LEN])
 
 	peers_path(sc, snapshot, "", peers, sizeof(peers));
 	r = keeper_stop(sc->exports, snapshot, STOP_MS, &why);
-	if (r == 0 || r == -ETIMEDOUT)
+	if (r == 0 || r == -ETIMEDOUT) {
 		dir_remove(peers);
+		sc_key_drop(sc, snapshot);
+	}
 	if (r)
 		log_warn("a snapshot's process does not end well", "id=%s err=%s", snapshot, log_quote(why.message));
 	else

@@ -87,7 +87,7 @@ static int check_length(struct stream *s)
 
 static int begin(struct stream *s)
 {
-	struct snap_writer_config c = { .snapshot = s->m->id, .size_bytes = s->size_bytes, .resume = true };
+	struct snap_writer_config c = { .snapshot = s->m->id, .size_bytes = s->size_bytes, .resume = true, .encrypted = s->m->encrypted };
 	struct snap_writer *w;
 	int err = snap_writer_begin(s->store, &c, &w, s->e);
 

@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/text.h"
+#include "os/locked.h"
 #include "svc/sc/sc_priv.h"
 
 #define TAKE_MS 3000
@@ -100,6 +101,7 @@ static void answer(struct sc *sc, struct arena *a, const struct sc_volume *v, st
 	while (s.files[n])
 		n++;
 	*out = (struct storage_open_volume_response){
+		.key = out->key,
 		.size_bytes = WIRE_INT_OF(v->rec.size_bytes),
 		.back = s.back,
 		.throttle = arena_strdup(a, v->rec.holder.open_throttle),
@@ -107,6 +109,24 @@ static void answer(struct sc *sc, struct arena *a, const struct sc_volume *v, st
 		.cow = s.cow,
 		.files = { .set = true, .count = n, .items = (void *)s.files },
 	};
+}
+
+/* What is to be encrypted is never told without its key. */
+static int tell_key(struct sc *sc, struct arena *a, const struct sc_volume *v, struct storage_open_volume_response *out, struct error *e)
+{
+	_cleanup_(locked_freep) void *key = NULL;
+	char *hex;
+
+	if (!v->rec.key_id[0] && !sc_volume_spec(v)->encrypted.value)
+		return 0;
+	key = locked_new(KEY_VOLUME_BYTES);
+	int r = key ? sc_key_reveal(sc, v->item.id, &v->rec, key, e) : error_errno(e, ENOMEM, "the key of %s", v->item.id);
+	if (r)
+		return error_is_set(e) ? -EREMOTEIO : r;
+	hex = arena_alloc(a, 2 * KEY_VOLUME_BYTES + 1);
+	hex_encode(key, KEY_VOLUME_BYTES, hex);
+	out->key = hex;
+	return 0;
 }
 
 static struct sc_volume *take_volume(struct sc *sc, const char *id, struct error *e)
@@ -148,6 +168,8 @@ int storage_open_volume(void *ctx, struct arena *a, const struct tls_identity *p
 		r = check_ready(sc, v, in, e);
 	}
 	pthread_mutex_unlock(&sc->lock);
+	if (r == 0)
+		r = tell_key(sc, a, v, out, e);
 	if (r == 0)
 		r = record_holder(sc, v, in, e);
 	if (r == 0) {

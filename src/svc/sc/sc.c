@@ -82,6 +82,14 @@ static int make_folders(struct sc *sc, struct error *e)
 	return 0;
 }
 
+static int open_keys(struct sc *sc, struct error *e)
+{
+	char path[4096];
+
+	snprintf(path, sizeof(path), "%s/keys", sc->dir);
+	return keys_open(path, &sc->keys, e);
+}
+
 /* Whether files there can be read and written past the page cache. */
 static int try_direct(struct sc *sc, struct error *e)
 {
@@ -148,7 +156,7 @@ static int open_keepers(struct sc *sc, struct error *e)
 int sc_begin(struct sc *sc, const struct settings *s, struct error *e)
 {
 	static int (*const steps[])(struct sc *sc, struct error *e) = {
-		make_folders, try_direct, open_pool, open_state, open_keepers, sc_work_start, sc_rpc_start,
+		make_folders, open_keys, try_direct, open_pool, open_state, open_keepers, sc_work_start, sc_rpc_start,
 	};
 	int r = copy_settings(sc, s, e);
 
@@ -206,6 +214,7 @@ void sc_stop(struct sc *sc)
 	sc_table_free(sc);
 	snap_store_close(sc->store);
 	objects_free(sc->objects);
+	keys_close(sc->keys);
 	if (sc->state)
 		state_close(sc->state);
 	tls_context_free(sc->tls);

@@ -63,6 +63,7 @@ struct sc_volume_record { /* durable: StorageVolume in api/internal/records.json
 	char reason[400];
 	int64_t size_bytes;      /* of its file; 0: it has none yet */
 	char device[POOL_DEVICE_MAX]; /* "": files */
+	char key_id[KEY_ID_LEN], wrapped_key[2 * KEY_WRAPPED_MAX + 1]; /* "": it is not encrypted */
 	bool filled;
 	int64_t last_attachment;
 	struct sc_holder holder;
@@ -153,6 +154,7 @@ struct sc {
 	char epoch[33];
 	bool fake;        /* guests do not exist: nothing is accounted, and open volumes are served here */
 	bool direct;      /* files are read and written past the page cache */
+	struct keys *keys;  /* master keys */
 	struct pool *pool;
 	struct state *state;
 	struct tls_context *tls;
@@ -277,10 +279,20 @@ struct sc_stack { /* options of mallee-blockd, in an arena */
 };
 void sc_describe_stack(struct sc *sc, struct arena *a, const char *id, const char *device, const char *snapshot, struct sc_stack *ret);
 /* Our own process for a volume that nobody has open. */
-int sc_serve(struct sc *sc, const char *id, const char *device, const char *snapshot, struct error *e);
+int sc_serve(struct sc *sc, const char *id, const struct sc_volume_record *rec, const char *snapshot, struct error *e);
 int sc_serve_end(struct sc *sc, const char *id, struct error *e);
 void sc_serve_socket(const struct sc *sc, const char *id, char *out, size_t size);
 bool sc_keeps(struct keeper *k, const char *id);
+
+/* --- volume_key.c: keys on their way --- */
+int sc_key_make(struct sc *sc, const char *id, struct sc_volume_record *rec, struct error *e); /* into rec, wrapped */
+int sc_key_reveal(struct sc *sc, const char *id, const struct sc_volume_record *rec, unsigned char key[static KEY_VOLUME_BYTES],
+		  struct error *e); /* the caller wipes it */
+int sc_key_file(struct sc *sc, const char *id, const struct sc_volume_record *rec, char *path, size_t size, struct error *e);
+void sc_key_drop(struct sc *sc, const char *id); /* of a volume's, or a snapshot's, process that is gone */
+/* The file of the key that a snapshot's process reads it with; *path "": it is not encrypted. */
+int sc_export_key(struct sc *sc, const char *snapshot, char *path, size_t size, struct error *e);
+bool sc_export_lacks_key(struct sc *sc, const char *snapshot); /* the host was started anew */
 
 /* --- exports.c: snapshots that volumes read from --- */
 int sc_export_start(struct sc *sc, const char *volume, const char *snapshot, struct error *e);
@@ -323,6 +335,7 @@ struct sc_upload {
 	struct sc_snapshot *snapshot;
 	const char *id, *volume;
 	const char *parent; /* "": none */
+	bool encrypted;
 	bool all;           /* whatever is not zero is told, not only what is said to have changed */
 	const struct sc_view *view;
 	bool lost;          /* out: the view is not there any more */
@@ -332,10 +345,12 @@ int sc_upload(struct sc *sc, struct sc_upload *u, struct error *e);
 struct sc_import {
 	struct sc_snapshot *snapshot;
 	const char *id, *url, *sha256;
+	bool encrypted;
 	bool hopeless;      /* out: trying again is of no use */
 	struct snap_info stored;
 };
 int sc_import(struct sc *sc, struct sc_import *m, struct error *e);
+int sc_copy(struct sc *sc, struct sc_snapshot *s, const char *id, const char *source, struct snap_info *ret, struct error *e); /* encrypted */
 void sc_progress(struct sc *sc, struct sc_snapshot *s, uint64_t done, uint64_t of, uint64_t size_bytes);
 /* -EEXIST at the beginning: it may have been stored by a predecessor that died before it could say so. */
 int sc_find_stored(struct snap_store *store, const char *id, struct snap_info *ret, struct error *e);

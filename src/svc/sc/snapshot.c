@@ -427,7 +427,7 @@ static int is_usable(struct job *j, struct snap_store *store, const char *id)
 		error_clear(&j->err);
 		return 0;
 	}
-	return r ? r : (int64_t)info.size_bytes <= j->rec.size_bytes;
+	return r ? r : (int64_t)info.size_bytes <= j->rec.size_bytes && info.encrypted == j->spec->encrypted.value;
 }
 
 /* Upon what it is stored: what the view counts changes from; else whatever it may share chunks with. */
@@ -501,7 +501,7 @@ static enum step upload(struct job *j)
 		return STEP_RETRY;
 	if (!j->rec.parent_chosen && choose_parent(j, store) < 0)
 		return STEP_RETRY;
-	struct sc_upload u = { .snapshot = j->s, .id = j->id, .volume = j->spec->volume_id, .parent = j->rec.parent, .view = &j->rec.view,
+	struct sc_upload u = { .snapshot = j->s, .id = j->id, .volume = j->spec->volume_id, .parent = j->rec.parent, .view = &j->rec.view, .encrypted = j->spec->encrypted.value,
 			       .all = !*j->rec.view.base || !str_eq(j->rec.parent, j->rec.view.base) };
 	int r = sc_upload(j->sc, &u, &j->err);
 	if (r == 0)
@@ -549,7 +549,8 @@ static int note_begin(struct job *j)
 
 static enum step of_image(struct job *j)
 {
-	struct sc_import m = { .snapshot = j->s, .id = j->id, .url = j->spec->import->url, .sha256 = j->spec->import->sha256 };
+	struct sc_import m = { .snapshot = j->s, .id = j->id, .url = j->spec->import->url, .sha256 = j->spec->import->sha256,
+			       .encrypted = j->spec->encrypted.value };
 
 	if (!j->heavy)
 		return STEP_HEAVY;
@@ -588,7 +589,21 @@ static enum step of_snapshot(struct job *j)
 		r = snap_info(store, j->spec->copy_of, &info, &j->err);
 	if (r == -ENOENT)
 		return fail(j, "The snapshot %s, of which it is to be a copy, does not exist", j->spec->copy_of);
-	struct snap_writer_config c = { .snapshot = j->id, .parent = j->spec->copy_of, .size_bytes = info.size_bytes, .resume = true };
+	if (r == 0 && info.encrypted && !j->spec->encrypted.value)
+		return fail(j, "The snapshot %s is encrypted: so must its copies be", j->spec->copy_of);
+	if (r == 0 && !info.encrypted && j->spec->encrypted.value) {
+		r = sc_copy(j->sc, j->s, j->id, j->spec->copy_of, &info, &j->err);
+		if (r == 0)
+			return stored(j, &info);
+		if (j->s->cancel)
+			return STEP_AGAIN;
+		if (r == -EEXIST)
+			return fail(j, "Its copy was given up: make another one");
+		sc_walrus_result(j->sc, r, &j->err);
+		return STEP_RETRY;
+	}
+	struct snap_writer_config c = { .snapshot = j->id, .parent = j->spec->copy_of, .size_bytes = info.size_bytes, .resume = true,
+					.encrypted = info.encrypted };
 	if (r == 0)
 		r = snap_writer_begin(store, &c, &w, &j->err);
 	if (r) {

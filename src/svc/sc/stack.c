@@ -158,27 +158,42 @@ void sc_serve_socket(const struct sc *sc, const char *id, char *out, size_t size
 	snprintf(out, size, "%s/served/%s/nbd.sock", sc->dir, id);
 }
 
-int sc_serve(struct sc *sc, const char *id, const char *device, const char *snapshot, struct error *e)
+int sc_serve(struct sc *sc, const char *id, const struct sc_volume_record *rec, const char *snapshot, struct error *e)
 {
 	_cleanup_(arena_freep) struct arena *a = arena_new();
-	char socket[4096];
+	char socket[4096], key[4096];
+	const char *args[16];
+	size_t n = 0;
 	struct sc_stack s;
+	int r = rec->key_id[0] ? sc_key_file(sc, id, rec, key, sizeof(key), e) : 0;
 
-	sc_describe_stack(sc, a, id, device, snapshot, &s);
+	if (r)
+		return r;
+	sc_describe_stack(sc, a, id, rec->device, snapshot, &s);
 	sc_serve_socket(sc, id, socket, sizeof(socket));
-	const char *const args[] = {
-		"--filter", arena_printf(a, "snap:%s", s.snap),
-		"--filter", arena_printf(a, "cow:%s%s", s.cow, sc->fake ? ",fill=off" : ""), /* thousands of fake volumes stay sparse */
-		"--back",   s.back,
-		"--front",  arena_printf(a, "nbd:socket=%s,read-only=on", quote(a, socket, 1)),
-		NULL,
-	};
+	args[n++] = "--filter";
+	args[n++] = arena_printf(a, "snap:%s", s.snap);
+	args[n++] = "--filter";
+	args[n++] = arena_printf(a, "cow:%s%s", s.cow, sc->fake ? ",fill=off" : ""); /* thousands of fake volumes stay sparse */
+	if (rec->key_id[0]) {
+		args[n++] = "--filter";
+		args[n++] = arena_printf(a, "crypt:key-file=%s", quote(a, key, 1));
+	}
+	args[n++] = "--back";
+	args[n++] = s.back;
+	args[n++] = "--front";
+	args[n++] = arena_printf(a, "nbd:socket=%s,read-only=on", quote(a, socket, 1));
+	args[n] = NULL;
 	return keeper_start(sc->volumes, &(struct keeper_volume){ .id = id, .uid = geteuid(), .gid = getegid(), .args = args }, START_MS, e);
 }
 
 int sc_serve_end(struct sc *sc, const char *id, struct error *e)
 {
-	return keeper_stop(sc->volumes, id, STOP_MS, e);
+	int r = keeper_stop(sc->volumes, id, STOP_MS, e);
+
+	if (r == 0 || r == -ETIMEDOUT)
+		sc_key_drop(sc, id);
+	return r;
 }
 
 bool sc_keeps(struct keeper *k, const char *id)

@@ -57,6 +57,8 @@ int sc_store_volume(struct sc *sc, const char *id, const struct sc_volume_record
 		.reason = text(rec->reason),
 		.size_bytes = WIRE_INT_OF(rec->size_bytes),
 		.device = text(rec->device),
+		.key_id = text(rec->key_id),
+		.wrapped_key = text(rec->wrapped_key),
 		.filled = WIRE_BOOL_OF(rec->filled),
 		.last_attachment = WIRE_INT_OF(rec->last_attachment),
 		.holder = h->instance_id[0] ? &holder : NULL,
@@ -142,6 +144,8 @@ static int parse_volume(const struct records_storage_volume *r, struct sc_volume
 	COPY(rec->reason, r->reason);
 	rec->size_bytes = r->size_bytes.value;
 	COPY(rec->device, r->device);
+	COPY(rec->key_id, r->key_id);
+	COPY(rec->wrapped_key, r->wrapped_key);
 	rec->filled = r->filled.value;
 	rec->last_attachment = r->last_attachment.value;
 	if (!r->holder)

@@ -199,7 +199,8 @@ int sc_upload(struct sc *sc, struct sc_upload *u, struct error *e)
 	m.size_bytes = view_reader_size(m.reader);
 	if (!view_reader_tells_changes(m.reader))
 		u->all = true;
-	struct snap_writer_config c = { .snapshot = u->id, .volume = u->volume, .parent = u->parent, .size_bytes = m.size_bytes, .resume = true };
+	struct snap_writer_config c = { .snapshot = u->id, .volume = u->volume, .parent = u->parent, .size_bytes = m.size_bytes, .resume = true,
+					.encrypted = u->encrypted };
 	err = snap_writer_begin(store, &c, &m.writer, e);
 	if (err == -EEXIST) { /* a predecessor could not say that it had done it */
 		err = sc_find_stored(store, u->id, &u->stored, e);

@@ -162,7 +162,9 @@ static int record_room(struct job *j)
 		unreserve(j, j->spec->size_bytes.value);
 		j->rec.size_bytes = j->spec->size_bytes.value;
 		j->rec.filled = !j->spec->snapshot_id;
-		r = commit(j);
+		r = j->spec->encrypted.value ? sc_key_make(j->sc, j->id, &j->rec, &j->err) : 0;
+		if (r == 0)
+			r = commit(j);
 		r = r < 0 ? -EAGAIN : 0;
 	}
 	pthread_mutex_unlock(&sc->pool_lock);
@@ -184,7 +186,7 @@ static enum step fail(struct job *j)
 		sc_export_leave(j->sc, j->id, j->spec->snapshot_id);
 	j->rec.state = SC_V_ERROR;
 	snprintf(j->rec.reason, sizeof(j->rec.reason), "%.390s", why.message);
-	j->rec.device[0] = '\0';
+	j->rec.device[0] = j->rec.key_id[0] = j->rec.wrapped_key[0] = '\0';
 	j->rec.size_bytes = 0;
 	if (commit(j) < 0)
 		return STEP_RETRY;
@@ -235,6 +237,10 @@ static enum step check_source(struct job *j)
 		return fail(j);
 	if (r)
 		return STEP_RETRY;
+	if (info.encrypted && !j->spec->encrypted.value) {
+		error_set(&j->err, "InvalidParameterValue", "The snapshot %s is encrypted: so must its volumes be.", j->spec->snapshot_id);
+		return fail(j);
+	}
 	if ((int64_t)info.size_bytes > j->spec->size_bytes.value) {
 		error_set(&j->err, "InvalidParameterValue", "The volume is smaller than the snapshot %s, which has %llu bytes.",
 			  j->spec->snapshot_id, (unsigned long long)info.size_bytes);
@@ -311,7 +317,7 @@ static int begin_own(struct job *j)
 	pthread_mutex_lock(&j->sc->lock);
 	j->v->served = j->served = true;
 	pthread_mutex_unlock(&j->sc->lock);
-	int r = sc_serve(j->sc, j->id, j->rec.device, j->spec->snapshot_id, &j->err);
+	int r = sc_serve(j->sc, j->id, &j->rec, j->spec->snapshot_id, &j->err);
 	if (r)
 		return r;
 	pthread_mutex_lock(&j->sc->lock);
@@ -440,7 +446,7 @@ static enum step keep(struct job *j)
 		may_fill(j); /* lets go of the turn */
 	if (!own && j->served && end_own(j))
 		return STEP_RETRY;
-	if (has_source(j) && (!j->v->wants_export || !sc_exported(j->sc, j->spec->snapshot_id)) &&
+	if (has_source(j) && (!j->v->wants_export || !sc_exported(j->sc, j->spec->snapshot_id) || sc_export_lacks_key(j->sc, j->spec->snapshot_id)) &&
 	    sc_export_start(j->sc, j->id, j->spec->snapshot_id, &j->err))
 		return STEP_RETRY;
 	if (own && begin_own(j))
@@ -484,7 +490,7 @@ static enum step erase(struct job *j)
 		return STEP_RETRY;
 	j->rec.state = SC_V_DELETED;
 	j->rec.size_bytes = 0;
-	j->rec.device[0] = '\0';
+	j->rec.device[0] = j->rec.key_id[0] = j->rec.wrapped_key[0] = '\0';
 	if (commit(j) < 0)
 		return STEP_RETRY;
 	unreserve(j, 0);
