@@ -9,6 +9,7 @@
 #include "svc/clc/image_devices.h"
 #include "svc/clc/images.h"
 #include "svc/clc/instances.h"
+#include "svc/clc/ebs_encryption.h"
 #include "svc/clc/volumes.h"
 
 /*
@@ -153,6 +154,7 @@ static int list_devices(struct ec2_call *call, const struct records_instance *i,
 		    .volume_type = v->volume_type,
 		    .iops = str_eq(v->volume_type, "gp2") ? (struct wire_int){0} : v->iops,
 		    .throughput = v->throughput,
+		    .encrypted = v->encrypted,
 		    .delete_on_termination = d->delete_on_termination,
 		};
 	}
@@ -274,7 +276,8 @@ int ec2_create_image(struct ec2_call *call, const struct ec2_create_image_reques
 /* ---- CopyImage ---- */
 
 static int copy_snapshot(struct ec2_call *call, const struct records_image *from,
-			 const struct records_image *to, struct records_image_block_device *d)
+			 const struct records_image *to, bool encrypted,
+			 struct records_image_block_device *d)
 {
 	struct records_snapshot *s;
 	struct record rec;
@@ -288,6 +291,7 @@ static int copy_snapshot(struct ec2_call *call, const struct records_image *from
 	r = snapshot_plan(call,
 			  &(struct snapshot_wish){
 			      .copy_of = rec.value,
+			      .encrypted = encrypted,
 			      .description = arena_printf(call->arena,
 							  "Copied for DestinationAmi %s from SourceAmi %s "
 							  "for SourceSnapshot %s",
@@ -296,6 +300,7 @@ static int copy_snapshot(struct ec2_call *call, const struct records_image *from
 	if (r < 0)
 		return r;
 	d->snapshot_id = s->snapshot_id;
+	d->encrypted = s->encrypted;
 	return snapshot_put(call, s, true);
 }
 
@@ -305,9 +310,9 @@ static int check_copy(struct ec2_call *call, const struct ec2_copy_image_request
 		return ec2_error(call, "InvalidRegion",
 				 "The region %.64s is none of this cloud: it has %s only",
 				 in->source_region, call->clc->region);
-	if (in->encrypted.set && in->encrypted.value)
-		return ec2_error(call, "UnsupportedOperation",
-				 "Snapshots are not encrypted here: Encrypted can only be false");
+	int k = encryption_check_key(call, in->kms_key_id, &in->encrypted);
+	if (k < 0)
+		return k;
 	if (in->client_token && *in->client_token)
 		return ec2_error(call, "UnsupportedOperation",
 				 "CopyImage takes no client token here: the new image's name tells a "
@@ -345,7 +350,7 @@ int ec2_copy_image(struct ec2_call *call, const struct ec2_copy_image_request *i
 	image.block_devices = image_devices_copy(call->arena, &from->block_devices);
 	for (size_t i = 0; r == 0 && i < image.block_devices.count; i++)
 		if (image.block_devices.items[i].snapshot_id)
-			r = copy_snapshot(call, from, &image, &image.block_devices.items[i]);
+			r = copy_snapshot(call, from, &image, in->encrypted.value, &image.block_devices.items[i]);
 	if (r == 0)
 		r = image_put_new(call, &image);
 	if (r == 0)

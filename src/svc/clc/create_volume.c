@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "base/text.h"
 #include "gen/ec2_handlers.h"
+#include "svc/clc/ebs_encryption.h"
 #include "svc/clc/volumes.h"
 
 static const char *const taggable[] = {"volume", NULL};
@@ -36,6 +37,8 @@ static int check(struct ec2_call *call, const struct ec2_create_volume_request *
 		r = check_positive(call, &in->iops, "iops");
 	if (r >= 0)
 		r = check_positive(call, &in->throughput, "throughput");
+	if (r >= 0)
+		r = encryption_check_key(call, in->kms_key_id, &in->encrypted);
 	if (r >= 0 && in->multi_attach_enabled.value)
 		return ec2_error(call, "UnsupportedOperation",
 				 "A volume is attached to one instance at a time here: "

@@ -31,7 +31,7 @@ struct ec2_snapshot snapshot_to_reply(struct arena *a, const struct records_snap
 {
 	return (struct ec2_snapshot){
 	    .description = s->description ? s->description : "",
-	    .encrypted = WIRE_BOOL_OF(false),
+	    .encrypted = WIRE_BOOL_OF(s->encrypted.value),
 	    .owner_id = s->account_id,
 	    .progress = arena_printf(a, "%lld%%", (long long)s->progress.value),
 	    .snapshot_id = s->snapshot_id,

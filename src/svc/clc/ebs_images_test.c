@@ -194,7 +194,7 @@ static void register_refusals(void **state)
 	     "InvalidBlockDeviceMapping"},
 	    {good, "&" MAP(2) ".DeviceName=/dev/sdb&" MAP(2) ".Ebs.DeleteOnTermination=true",
 	     "MissingParameter"},
-	    {good, "&" MAP(1) ".Ebs.Encrypted=true", "UnsupportedOperation"},
+	    {good, "&" MAP(1) ".Ebs.KmsKeyId=mine&" MAP(1) ".Ebs.Encrypted=true", "InvalidParameterValue"},
 	    {NULL, "&" MAP(1) ".Ebs.VolumeSize=5", "InvalidBlockDeviceMapping"},
 	    {NULL, "&" MAP(1) ".NoDevice=", "InvalidBlockDeviceMapping"},
 	};

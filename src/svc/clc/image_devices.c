@@ -4,14 +4,10 @@
 #include <string.h>
 
 #include "base/text.h"
+#include "svc/clc/ebs_encryption.h"
 #include "svc/clc/volumes.h"
 
 #define DEFAULT_TYPE "gp2" /* EC2's, where a mapping names none */
-
-static bool is_yes(const struct wire_bool *b)
-{
-	return b->set && b->value;
-}
 
 struct records_image_block_device *image_device_find(const struct records_image_block_device_list *l,
 						     const char *device_name)
@@ -72,10 +68,7 @@ static int check_mapping(struct ec2_call *call,
 		return ec2_error(call, "InvalidBlockDeviceMapping",
 				 "Invalid virtual name %.64s: it must be ephemeral and a number",
 				 m->virtual_name);
-	if (m->ebs && is_yes(&m->ebs->encrypted))
-		return ec2_error(call, "UnsupportedOperation",
-				 "Volumes are not encrypted here: Encrypted can only be false");
-	return 0;
+	return m->ebs ? encryption_check_key(call, m->ebs->kms_key_id, &m->ebs->encrypted) : 0;
 }
 
 static int check_ebs(struct ec2_call *call, const struct ec2_ebs_block_device *e,
@@ -118,6 +111,8 @@ static int merge_ebs(struct ec2_call *call, const struct ec2_ebs_block_device *e
 		d->throughput = e->throughput;
 	if (e->delete_on_termination.set)
 		d->delete_on_termination = e->delete_on_termination;
+	if (e->encrypted.value)
+		d->encrypted = WIRE_BOOL_OF(true);
 	return 0;
 }
 
@@ -206,6 +201,8 @@ static int check_snapshot(struct ec2_call *call, const struct records_image_bloc
 		return ec2_error(call, "IncorrectState",
 				 "The snapshot '%s' is %s and can only be used once it is completed",
 				 d->snapshot_id, s->state);
+	if (s->encrypted.value)
+		d->encrypted = WIRE_BOOL_OF(true);
 	if (!d->size_gib.set)
 		d->size_gib = s->volume_size_gib;
 	if (d->size_gib.value < s->volume_size_gib.value)
@@ -288,7 +285,7 @@ image_devices_to_reply(struct arena *a, const struct records_image_block_device_
 		    .volume_size = d->size_gib,
 		    .volume_type = d->volume_type,
 		    .throughput = d->throughput,
-		    .encrypted = WIRE_BOOL_OF(false),
+		    .encrypted = WIRE_BOOL_OF(d->encrypted.value),
 		};
 		out.items[i] = (struct ec2_block_device_mapping){.device_name = d->device_name,
 								 .ebs = e};

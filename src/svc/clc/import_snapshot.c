@@ -6,6 +6,7 @@
 #include "base/text.h"
 #include "gen/ec2_handlers.h"
 #include "svc/clc/filters.h"
+#include "svc/clc/ebs_encryption.h"
 #include "svc/clc/volumes.h"
 
 /*
@@ -58,9 +59,9 @@ static int check_request(struct ec2_call *call, const struct ec2_import_snapshot
 				 "Value (%.32s) for parameter Format is invalid: only RAW disks can be "
 				 "imported here (`qemu-img convert` makes them)",
 				 d->format);
-	if (in->encrypted.set && in->encrypted.value)
-		return ec2_error(call, "UnsupportedOperation",
-				 "Snapshots are not encrypted here: Encrypted can only be false");
+	int r = encryption_check_key(call, in->kms_key_id, &in->encrypted);
+	if (r < 0)
+		return r;
 	if (in->client_token && strlen(in->client_token) > LIMIT_CLIENT_TOKEN_CHARS)
 		return ec2_error(call, "InvalidParameterValue",
 				 "The client token has more than %d characters",
@@ -97,7 +98,7 @@ static struct ec2_snapshot_task_detail *detail(struct arena *a,
 
 	*d = (struct ec2_snapshot_task_detail){
 	    .description = t->description,
-	    .encrypted = WIRE_BOOL_OF(false),
+	    .encrypted = WIRE_BOOL_OF(s && s->encrypted.value),
 	    .format = t->format,
 	    .snapshot_id = t->snapshot_id,
 	    .status = status_of(s),
@@ -184,6 +185,7 @@ static int import(struct ec2_call *call, const struct ec2_import_snapshot_reques
 	    .import_location = t->location,
 	    .description = arena_printf(call->arena, "Imported from %.180s by %s", t->location,
 					t->import_task_id),
+	    .encrypted = in->encrypted.value,
 	};
 	int r = snapshot_plan(call, &w, &s);
 

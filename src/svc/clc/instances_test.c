@@ -68,6 +68,9 @@ static const char *const dry_runs[] = {
     "DescribeVolumesModifications",
     "DescribeVpcs",
     "DetachVolume&VolumeId=%x",
+    "DisableEbsEncryptionByDefault",
+    "EnableEbsEncryptionByDefault",
+    "GetEbsEncryptionByDefault",
     "GetConsoleOutput&InstanceId=%i",
     "ImportKeyPair&KeyName=other&PublicKeyMaterial="
     "c3NoLWVkMjU1MTkgQUFBQUMzTnphQzFsWkRJMU5URTVBQUFBSUJERVZoOVJLbWZHYjV3ZzFneFZ6SDJzN0F2NEo0Yk5"
@@ -290,7 +293,7 @@ static const struct {
     {ONE "BlockDeviceMapping.1.DeviceName=/dev/sda1&BlockDeviceMapping.1.Ebs.VolumeSize=1",
      "InvalidBlockDeviceMapping"},
     {ONE "BlockDeviceMapping.1.DeviceName=/dev/sdf&BlockDeviceMapping.1.Ebs.Encrypted=true",
-     "UnsupportedOperation"},
+     "MissingParameter"},
     {ONE "BlockDeviceMapping.1.DeviceName=/dev/sdf&BlockDeviceMapping.1.Ebs.VolumeType=gp2",
      "MissingParameter"},
     {ONE "BlockDeviceMapping.1.DeviceName=/dev/sdf&BlockDeviceMapping.1.Ebs.VolumeSize=1&"

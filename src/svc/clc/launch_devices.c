@@ -16,6 +16,7 @@ static struct volume_wish wish_of(const struct launch *l, const struct records_i
 	    .size_gib = d->size_gib.value,
 	    .iops = d->iops.value,
 	    .mib_per_s = d->throughput.value,
+	    .encrypted = d->encrypted.value,
 	    .of_image = of && d->snapshot_id && str_eq(of->snapshot_id, d->snapshot_id),
 	};
 }

@@ -68,6 +68,9 @@ static int change(struct ec2_call *call, struct records_snapshot *s, bool add, c
 		return ec2_error(call, "InvalidParameterCombination",
 				 "A permission names either a Group or a UserId");
 	r = group ? check_group(call, group) : check_user(call, user);
+	if (r >= 0 && add && s->encrypted.value)
+		return ec2_error(call, "OperationNotPermitted",
+				 "Encrypted snapshots with EBS default key cannot be shared");
 	if (r < 0)
 		return r;
 	if (group)

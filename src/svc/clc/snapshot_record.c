@@ -3,6 +3,7 @@
 
 #include "base/id.h"
 #include "base/text.h"
+#include "svc/clc/ebs_encryption.h"
 #include "svc/clc/volumes.h"
 
 enum snapshot_state snapshot_state_of(const struct records_snapshot *s)
@@ -121,9 +122,14 @@ int snapshot_plan(struct ec2_call *call, const struct snapshot_wish *w,
 		  struct records_snapshot **ret)
 {
 	struct records_snapshot *s = arena_new_struct(call->arena, struct records_snapshot);
+	bool encrypted = false;
 	char id[ID_LEN];
 	int r = check_source(call, w);
 
+	if (r >= 0 && w->volume) /* no default: its snapshots are what it is */
+		encrypted = w->volume->encrypted.value;
+	else if (r >= 0)
+		r = encryption_wanted(call, w->encrypted, w->copy_of && w->copy_of->encrypted.value, &encrypted);
 	if (r < 0)
 		return r;
 	id_new("snap", id);
@@ -143,6 +149,8 @@ int snapshot_plan(struct ec2_call *call, const struct snapshot_wish *w,
 	    .import_location = w->import_location,
 	    .copy_of = w->copy_of ? w->copy_of->snapshot_id : NULL,
 	};
+	if (encrypted)
+		s->encrypted = WIRE_BOOL_OF(true);
 	*ret = s;
 	return 0;
 }

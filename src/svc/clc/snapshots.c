@@ -5,6 +5,7 @@
 #include "gen/ec2_handlers.h"
 #include "svc/clc/images.h"
 #include "svc/clc/notice.h"
+#include "svc/clc/ebs_encryption.h"
 #include "svc/clc/volumes.h"
 
 static const char *const taggable[] = {"snapshot", NULL};
@@ -132,10 +133,7 @@ static int check_regions(struct ec2_call *call, const struct ec2_copy_snapshot_r
 				 "Value (%.64s) for parameter destinationRegion is invalid: this "
 				 "cloud has the region %s only",
 				 in->destination_region, region);
-	if (in->encrypted.value)
-		return ec2_error(call, "UnsupportedOperation",
-				 "Snapshots cannot be encrypted by this cloud yet");
-	return 0;
+	return encryption_check_key(call, in->kms_key_id, &in->encrypted);
 }
 
 int ec2_copy_snapshot(struct ec2_call *call, const struct ec2_copy_snapshot_request *in,
@@ -154,7 +152,9 @@ int ec2_copy_snapshot(struct ec2_call *call, const struct ec2_copy_snapshot_requ
 	if (r >= 0)
 		r = put_new(
 		    call,
-		    &(struct snapshot_wish){.copy_of = source, .description = in->description},
+		    &(struct snapshot_wish){.copy_of = source,
+					    .description = in->description,
+					    .encrypted = in->encrypted.value},
 		    &tags, &s);
 	if (r < 0)
 		return r;

@@ -72,6 +72,7 @@ int volume_spec(struct clc *c, struct arena *a, const struct records_volume *v,
 	    .size_bytes = WIRE_INT_OF(shape.size_gib << 30),
 	    .snapshot_id = v->snapshot_id,
 	    .volume_type = shape.type,
+	    .encrypted = v->encrypted,
 	    .limits = limits(a, &shape),
 	};
 	int r = attachment(c, a, v, &s.attachment, e);
@@ -105,6 +106,7 @@ int snapshot_spec(struct clc *c, struct arena *a, const struct records_snapshot 
 	    .wanted = s->wanted,
 	    .account_id = s->account_id,
 	    .copy_of = s->copy_of,
+	    .encrypted = s->encrypted,
 	};
 	int r = 0;
 

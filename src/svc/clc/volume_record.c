@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "base/id.h"
 #include "base/text.h"
+#include "svc/clc/ebs_encryption.h"
 #include "svc/clc/volumes.h"
 
 #define DEFAULT_TYPE "gp2"
@@ -92,7 +93,8 @@ static int check_room(struct ec2_call *call)
 }
 
 /* The size, and that what it begins as fits into it. */
-static int plan_size(struct ec2_call *call, const struct volume_wish *w, int64_t *ret_gib)
+static int plan_size(struct ec2_call *call, const struct volume_wish *w, int64_t *ret_gib,
+		     bool *ret_encrypted)
 {
 	struct records_snapshot *s;
 	enum snapshot_state unused;
@@ -112,6 +114,7 @@ static int plan_size(struct ec2_call *call, const struct volume_wish *w, int64_t
 	if (snapshot_next(snapshot_state_of(s), SNAPSHOT_ASK_USE, &unused) == EBS_REFUSES)
 		return ec2_error(call, "IncorrectState", "Snapshot is in invalid state - %s",
 				 s->state);
+	*ret_encrypted = s->encrypted.value;
 	*ret_gib = w->size_gib ? w->size_gib : s->volume_size_gib.value;
 	if (*ret_gib < s->volume_size_gib.value)
 		return ec2_error(call, "InvalidParameterValue",
@@ -146,12 +149,12 @@ int volume_plan(struct ec2_call *call, const struct volume_wish *w, struct recor
 	struct volume_limits limits = {0};
 	char id[ID_LEN];
 	int64_t gib = 0;
+	bool source_encrypted = false, encrypted = false;
 	int r;
 
-	if (w->encrypted)
-		return ec2_error(call, "UnsupportedOperation",
-				 "Volumes cannot be encrypted by this cloud yet");
-	r = plan_size(call, w, &gib);
+	r = plan_size(call, w, &gib, &source_encrypted);
+	if (r >= 0)
+		r = encryption_wanted(call, w->encrypted, source_encrypted, &encrypted);
 	if (r >= 0)
 		r = plan_limits(call, w, gib, &type, &limits);
 	if (r >= 0)
@@ -172,6 +175,8 @@ int volume_plan(struct ec2_call *call, const struct volume_wish *w, struct recor
 	    .wanted = WANTED_AVAILABLE,
 	    .generation = WIRE_INT_OF(0),
 	};
+	if (encrypted)
+		v->encrypted = WIRE_BOOL_OF(true);
 	if (limits.shown_iops)
 		v->iops = WIRE_INT_OF((int64_t)limits.shown_iops);
 	if (limits.shown_mib_per_s)

@@ -37,7 +37,7 @@ struct ec2_volume volume_to_reply(struct arena *a, const struct records_volume *
 	    .attachments = attachments(a, v, i),
 	    .availability_zone = v->availability_zone,
 	    .create_time = v->create_time,
-	    .encrypted = WIRE_BOOL_OF(false),
+	    .encrypted = WIRE_BOOL_OF(v->encrypted.value),
 	    .size = v->size_gib,
 	    .snapshot_id = v->snapshot_id ? v->snapshot_id : "",
 	    .state = v->state,

@@ -34,7 +34,7 @@ struct volume_wish {
 	const char *volume_type; /* NULL: gp2 for CreateVolume as at EC2; launches say what they mean */
 	const char *snapshot_id;
 	int64_t size_gib, iops, mib_per_s;
-	bool encrypted;
+	bool encrypted;	/* asked for; it may be without */
 	bool of_image; /* the snapshot is one of an image that the caller may launch: it need not
 			  be the caller's to use */
 };
@@ -113,6 +113,7 @@ struct snapshot_wish {
 	const char *import_location;	     /* bucket/key */
 	const struct records_snapshot *copy_of;
 	const char *description;
+	bool encrypted; /* of an import or a copy: asked for */
 };
 /* IncorrectState (the volume or the source is not such that it can be had),
  * InvalidParameterValue, SnapshotLimitExceeded. */
