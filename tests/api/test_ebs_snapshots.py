@@ -127,7 +127,8 @@ def test_filters_and_pages(ec2, make_volume, make_snapshot):
     (lambda c: c.describe_snapshots(SnapshotIds=[NONE]), "InvalidSnapshot.NotFound"),
     (lambda c: c.describe_snapshots(MaxResults=4), "InvalidParameterValue"),
     (lambda c: c.copy_snapshot(SourceSnapshotId=NONE, SourceRegion=c.meta.region_name), "InvalidSnapshot.NotFound"),
-    (lambda c: c.copy_snapshot(SourceSnapshotId=NONE, SourceRegion=c.meta.region_name, Encrypted=True), "UnsupportedOperation"),
+    (lambda c: c.copy_snapshot(SourceSnapshotId=NONE, SourceRegion=c.meta.region_name, Encrypted=True, KmsKeyId="mine"),
+     "InvalidParameterValue"),
 ])
 def test_bad_requests(ec2, call, code):
     with pytest.raises(ClientError) as e:

@@ -61,7 +61,7 @@ def test_types(ec2, make_volume, wanted, iops, throughput):
     (dict(Size=1, VolumeType="gp9"), "UnknownVolumeType"),
     (dict(Size=4, VolumeType="io1"), "MissingParameter"),
     (dict(Size=4, Iops=100), "InvalidParameterCombination"),
-    (dict(Size=1, Encrypted=True), "UnsupportedOperation"),
+    (dict(Size=1, Encrypted=True, KmsKeyId="mine"), "InvalidParameterValue"),
     (dict(Size=4, VolumeType="io1", Iops=100, MultiAttachEnabled=True), "UnsupportedOperation"),
     (dict(SnapshotId="snap-00000000000000000"), "InvalidSnapshot.NotFound"),
     (dict(SnapshotId="mine"), "InvalidSnapshotID.Malformed"),

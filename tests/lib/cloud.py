@@ -216,7 +216,7 @@ class Cloud:
     def crashes(self):
         """What the logs tell of daemons that crashed, and of what sanitizers found: a restart may have hidden it."""
         found = []
-        for path in sorted((self.state / "log").glob("*")):
+        for path in sorted(p for p in (self.state / "log").rglob("*") if p.is_file()):
             for line in path.read_text(errors="replace").splitlines():
                 if CRASH.search(line):
                     found.append(f"{path.name}: {line}")

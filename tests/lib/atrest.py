@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What lies on the disk, and what must not."""
+import os
+import re
+from pathlib import Path
+
+MIB = 1 << 20
+TMPFS = [Path("/dev/shm"), Path("/run")]
+
+
+def files_with(folder, needles, skip=()):
+    """Which files hold any of these, whatever they are: data, databases and their journals, logs, records of what runs."""
+    found = set()
+    for path in Path(folder).rglob("*"):
+        if path.is_symlink() or not path.is_file() or path in skip:
+            continue
+        fd = os.open(path, os.O_RDONLY)
+        try:
+            size, at, before = os.fstat(fd).st_size, 0, b""
+            while at < size:
+                try:
+                    at = max(at, os.lseek(fd, at, os.SEEK_DATA))  # volumes are sparse here
+                except OSError:
+                    break
+                part = os.pread(fd, 4 * MIB, at)
+                if not part:
+                    break
+                if any(needle in before + part for needle in needles):
+                    found.add(str(path.relative_to(folder)))
+                    break
+                at, before = at + len(part), part[-256:]
+        finally:
+            os.close(fd)
+    return found
+
+
+def cloud_id(cloud):
+    text = (cloud.state / "mallee.conf").read_text()
+    return re.search(r"^cloud_id *= *(\S+)", text, re.M).group(1)
+
+
+def keys_at_hand(cloud):
+    """The files that hold keys: the masters', and those of what is served."""
+    files = sorted((cloud.state / "sc" / "keys").glob("master-*"))
+    for place in TMPFS:
+        for folder in place.glob(f"mallee-keys-{cloud_id(cloud)}-*"):
+            files += [path for path in folder.iterdir() if path.is_file()]
+    return files
+
+
+def needles_of(key):
+    return [key[:16], key[-16:], key.hex()[:32].encode(), key.hex()[-32:].encode()]
