@@ -166,6 +166,26 @@ static void test_device(void **state)
 	assert_int_equal(blk_stack_resize(s, 8 << 20, &e), 0);
 	assert_int_equal(kit_io(s, BLK_READ, 0, (8 << 20) - 4096, data, 4096), 0);
 	assert_int_equal(blk_stack_close(s, NULL), 0);
+	/* As much of it as another file is long, and with that file it grows. */
+	char length[120], options[140];
+	snprintf(length, sizeof(length), "%.100s.length", p->path);
+	snprintf(options, sizeof(options), ",size-of=%s", length);
+	int fd = open(length, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	assert_int_equal(ftruncate(fd, 2 << 20), 0);
+	s = kit_open(drivers, spec(&loop, options), BLK_IO_AUTO, 1);
+	assert_int_equal(blk_stack_info(s)->size_bytes, 2 << 20);
+	assert_int_equal(blk_stack_resize(s, 3 << 20, &e), 0);
+	assert_true(blk_stack_resize(s, 16 << 20, &e) < 0);
+	assert_int_equal(blk_stack_close(s, NULL), 0);
+	assert_int_equal(lseek(fd, 0, SEEK_END), 3 << 20);
+	s = kit_open(drivers, spec(&loop, options), BLK_IO_AUTO, 1);
+	assert_int_equal(blk_stack_info(s)->size_bytes, 3 << 20);
+	assert_int_equal(blk_stack_close(s, NULL), 0);
+	assert_int_equal(ftruncate(fd, 16 << 20), 0);
+	error_clear(&e);
+	assert_true(try_open(spec(&loop, options), &e) < 0);
+	close(fd);
+	unlink(length);
 	snprintf(command, sizeof(command), "losetup --detach %s", loop.path);
 	assert_int_equal(system(command), 0);
 	free(data);

@@ -82,6 +82,10 @@ static int parse_config(char *text, const char *path, const char *values[FIELDS]
 	return 0;
 }
 
+/* A guest waits behind each request, and a failed one is an error of its disk: a quarter of an hour, for an object store that is
+ * started anew or comes back. */
+static const struct objects_retry patience = { .attempts = 180 };
+
 static int connect_walrus(const char *path, struct objects **ret, struct error *e)
 {
 	const char *values[FIELDS] = { NULL };
@@ -100,7 +104,7 @@ static int connect_walrus(const char *path, struct objects **ret, struct error *
 	if (!err) {
 		struct objects_s3_config c = { .endpoint = values[ENDPOINT], .region = values[REGION], .bucket = values[BUCKET],
 					       .access_key_id = values[KEY_ID], .secret_key = secret_new(values[SECRET]) };
-		err = objects_s3_new(&c, NULL, ret, e);
+		err = objects_s3_new(&c, &patience, ret, e);
 		secret_done(&c.secret_key);
 	}
 	explicit_bzero(text, len);

@@ -17,7 +17,7 @@
 #include "os/file.h"
 #include "svc/sc/sc_priv.h"
 
-#define START_MS 30000
+#define START_MS 5000 /* it goes on trying behind that; a worker waits no longer, least of all when we are to stop */
 #define STOP_MS 20000
 
 void sc_export_socket(const struct sc *sc, const char *snapshot, char *out, size_t size)

@@ -11,6 +11,7 @@
 
 #include "base/clock.h"
 #include "base/text.h"
+#include "os/file.h"
 
 #define V1 "vol-00000000000000001"
 #define V2 "vol-00000000000000002"
@@ -254,6 +255,7 @@ static void make_source(struct sc_fixture *f, unsigned char *data, uint64_t size
 
 	kit_fill(&seed, data, size);
 	kit_snapshot(f->sc->store, S1, NULL, data, size);
+	free(f->sc->export_back(f->sc, S1)); /* while nobody stops it */
 }
 
 static bool nothing_exported(struct sc_fixture *f, const void *arg)
@@ -319,6 +321,116 @@ static void test_restarts(void **state)
 	assert_true(fix_until(nothing_exported, f, NULL));
 }
 
+/* ---- whole disks ---- */
+
+/* A disk with somebody's bytes in its middle. */
+static bool make_disk(const char *dir, const char *name, uint64_t size, char device[64])
+{
+	static char old[MIB];
+	char path[128], command[256];
+
+	memset(old, 'o', sizeof(old));
+	snprintf(path, sizeof(path), "%s/%s", dir, name);
+	int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	assert_int_equal(ftruncate(fd, (off_t)size), 0);
+	assert_int_equal(pwrite(fd, old, sizeof(old), 2 * MIB), (ssize_t)sizeof(old));
+	close(fd);
+	snprintf(command, sizeof(command), "losetup --find --show %s 2>/dev/null", path);
+	FILE *out = popen(command, "re");
+	bool works = out && fgets(device, 64, out);
+	if (out)
+		pclose(out);
+	device[strcspn(device, "\n")] = '\0';
+	return works && *device;
+}
+
+static void spoil(const char *device, uint64_t off)
+{
+	int fd = open(device, O_WRONLY | O_CLOEXEC);
+
+	assert_int_equal(pwrite(fd, "data", 4, (off_t)off), 4);
+	assert_int_equal(fsync(fd), 0);
+	close(fd);
+}
+
+static bool is_zero(const unsigned char *data, size_t len)
+{
+	return data[0] == 0 && memcmp(data, data + 1, len - 1) == 0;
+}
+
+static void detach_disk(const char *device)
+{
+	char command[128];
+
+	snprintf(command, sizeof(command), "losetup --detach %s", device);
+	assert_int_equal(system(command), 0);
+}
+
+static void use_disk(struct sc_fixture *f, const char *small)
+{
+	static unsigned char data[MIB], back[MIB];
+	struct storage_open_volume_response out;
+	struct error e = { 0 };
+	int64_t size = 12 * MIB;
+
+	memset(data, 'n', sizeof(data));
+	fix_volume(f, &(struct fix_volume){ .id = V1, .size_bytes = 8 * MIB, .instance = I1, .attachment = 1 });
+	fix_await_volume(f, V1, "available");
+	fix_attach(f, V1, I1, 1);
+	assert_int_equal(fix_open(f, V1, I1, 1, &out, &e), 0);
+	assert_int_equal(out.files.count, 5);
+	assert_string_equal(out.files.items[4], small);
+	fix_read(f, V1, 2 * MIB, back, sizeof(back)); /* of whoever had the disk before */
+	assert_true(is_zero(back, sizeof(back)));
+	fix_write(f, V1, 7 * MIB, data, sizeof(data));
+	fix_volume(f, &(struct fix_volume){ .id = V1, .size_bytes = (uint64_t)size, .instance = I1, .attachment = 1 });
+	assert_true(fix_until(has_size, f, &size));
+	fix_write(f, V1, 11 * MIB, data, sizeof(data));
+	fix_detach(f, V1, 1);
+	sc_fixture_restart(f);
+	fix_volume(f, &(struct fix_volume){ .id = V1, .size_bytes = (uint64_t)size, .instance = I1, .attachment = 2 });
+	fix_attach(f, V1, I1, 2);
+	fix_read(f, V1, 11 * MIB, back, sizeof(back));
+	assert_memory_equal(data, back, sizeof(back));
+	fix_write(f, V1, 0, data, sizeof(data));
+	fix_detach(f, V1, 2);
+	fix_volume(f, &(struct fix_volume){ .id = V1, .size_bytes = (uint64_t)size, .deleted = true });
+	fix_await_volume(f, V1, "deleted");
+}
+
+static void test_disks(void **state)
+{
+	struct storage_volume_observed v;
+	char dir[] = "/var/tmp/mallee-disks-XXXXXX", small[64], large[64], setting[160];
+
+	assert_non_null(mkdtemp(dir));
+	if (!make_disk(dir, "small", 16 * MIB, small) || !make_disk(dir, "large", 32 * MIB, large)) {
+		print_message("skipped: no loop devices to be had\n");
+		dir_remove(dir);
+		skip();
+	}
+	snprintf(setting, sizeof(setting), "disks:%s,%s", large, small);
+	setenv("MALLEE_EBS_POOL", setting, 1);
+	struct sc_fixture *f = sc_fixture_new(blockd, "tcg");
+	use_disk(f, small);
+	/* Blank again, so that it is taken again; one that holds something is not. */
+	spoil(large, 31 * MIB + 5000);
+	fix_volume(f, &(struct fix_volume){ .id = V2, .size_bytes = 24 * MIB });
+	fix_await_volume(f, V2, "error");
+	fix_volume_state(f, V2, &v);
+	assert_non_null(strstr(v.reason, "InsufficientVolumeCapacity"));
+	assert_non_null(strstr(v.reason, "not blank"));
+	fix_volume(f, &(struct fix_volume){ .id = "vol-00000000000000003", .size_bytes = 16 * MIB });
+	fix_await_volume(f, "vol-00000000000000003", "available");
+	fix_volume(f, &(struct fix_volume){ .id = "vol-00000000000000004", .size_bytes = MIB });
+	fix_await_volume(f, "vol-00000000000000004", "error");
+	sc_fixture_free(f);
+	unsetenv("MALLEE_EBS_POOL");
+	detach_disk(small);
+	detach_disk(large);
+	dir_remove(dir);
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
@@ -329,6 +441,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test_setup_teardown(test_growth_and_limits, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_from_snapshot, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_restarts, set_up, tear_down),
+		cmocka_unit_test(test_disks),
 	};
 
 	blockd = argc > 1 ? argv[1] : "mallee-blockd";
