@@ -51,7 +51,8 @@ static const int always[] = {
 
 /* snap's scratch, a resolver's settings */
 static const int files[] = { SCMP_SYS(openat), SCMP_SYS(open), SCMP_SYS(stat), SCMP_SYS(lstat), SCMP_SYS(statx),
-			     SCMP_SYS(access), SCMP_SYS(faccessat), SCMP_SYS(readlink), SCMP_SYS(readlinkat) };
+			     SCMP_SYS(access), SCMP_SYS(faccessat), SCMP_SYS(readlink), SCMP_SYS(readlinkat),
+			     SCMP_SYS(getdents64), SCMP_SYS(newfstatat) };
 static const int dialling[] = { SCMP_SYS(connect) };
 static const int resolving[] = { SCMP_SYS(bind), SCMP_SYS(sendmmsg), SCMP_SYS(recvmmsg) };
 static const int unmounting[] = { SCMP_SYS(umount2), SCMP_SYS(lstat) };

@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
+from pathlib import Path
 import time
 
 import pytest
@@ -155,6 +156,27 @@ def test_other_users_stay_outside(blockd, disk, tmp_path):
         assert greeting(f"{folder}/s", 12345).strip() == "18"
         assert greeting(f"{folder}/s", 12346).strip() != "18"
         b.wait_for(lambda: "refused" in b.text(), "refusal in the log")
+        b.stop()
+
+
+def test_owners_of_files_may_connect(blockd, disk, tmp_path):
+    """What the storage controller's exports go by: a link to a file of each volume, whose owner changes while it is open."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root to become another user")
+    with tempfile.TemporaryDirectory(prefix="mallee-nbd-") as folder:
+        os.chmod(folder, 0o755)
+        peers, file = Path(folder) / "peers", Path(folder) / "file"
+        peers.mkdir(mode=0o700)
+        file.touch()
+        (peers / "vol-1").symlink_to(file)
+        (peers / "vol-2").symlink_to(file.with_name("gone"))
+        b = blockd(f"file:path={disk}", front=[f"nbd:socket={folder}/s,mode=0666,peer-owners={peers}"])
+        assert greeting(f"{folder}/s", 12345).strip() != "18"
+        os.chown(file, 12345, 12345)
+        assert greeting(f"{folder}/s", 12345).strip() == "18"
+        assert greeting(f"{folder}/s", 12346).strip() != "18"
+        (peers / "vol-1").unlink()
+        assert greeting(f"{folder}/s", 12345).strip() != "18"
         b.stop()
 
 
