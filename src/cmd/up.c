@@ -62,6 +62,18 @@ static int prepare(struct settings *s, struct error *e)
 	return r < 0 ? r : setup_state(s, e);
 }
 
+/* It executes itself anew, and holds its pid file again after that: until then it must not be taken for dead, or another one
+ * would be started beside it. */
+static void renew_supervisor(const struct settings *s, const struct service *self, pid_t pid)
+{
+	kill(pid, SIGHUP);
+	for (int tries = 0; tries < 400 && kill(pid, 0) == 0; tries++) {
+		if (supervisor_pid(s) == pid && !service_outdated(s, self, pid))
+			return;
+		usleep(50000);
+	}
+}
+
 /* A service that runs an older build ends; the supervisor starts the new one. */
 static void renew(const struct settings *s)
 {
@@ -69,7 +81,7 @@ static void renew(const struct settings *s)
 	static const struct service self = {.program = "mallee"};
 
 	if (supervisor > 0 && service_outdated(s, &self, supervisor))
-		kill(supervisor, SIGHUP);
+		renew_supervisor(s, &self, supervisor);
 	for (size_t i = 0; i < SERVICE_COUNT; i++) {
 		pid_t pid = service_pid(s, &services[i]);
 
