@@ -78,8 +78,7 @@ static int start(struct sc *sc, const char *snapshot, struct error *e)
 		     snapshot, dir, snapshot) < 0)
 		abort();
 	const char *const args[] = { "--back", back, "--front", front, NULL };
-	return keeper_start(sc->exports, &(struct keeper_volume){ .id = snapshot, .uid = geteuid(), .gid = getegid(), .args = args },
-			    START_MS, e);
+	return sc_keep(sc->exports, &(struct keeper_volume){ .id = snapshot, .uid = geteuid(), .gid = getegid(), .args = args }, START_MS, e);
 }
 
 int sc_export_start(struct sc *sc, const char *volume, const char *snapshot, struct error *e)

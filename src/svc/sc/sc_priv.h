@@ -282,6 +282,8 @@ void sc_describe_stack(struct sc *sc, struct arena *a, const char *id, const cha
 int sc_serve(struct sc *sc, const char *id, const struct sc_volume_record *rec, const char *snapshot, struct error *e);
 int sc_serve_end(struct sc *sc, const char *id, struct error *e);
 void sc_serve_socket(const struct sc *sc, const char *id, char *out, size_t size);
+/* keeper_start(); what runs with other arguments is ended first. */
+int sc_keep(struct keeper *k, const struct keeper_volume *v, int timeout_ms, struct error *e);
 bool sc_keeps(struct keeper *k, const char *id);
 
 /* --- volume_key.c: keys on their way --- */

@@ -252,9 +252,19 @@ static enum step forget_view(struct job *j)
 	return commit(j) < 0 ? STEP_RETRY : STEP_AGAIN;
 }
 
+static bool is_releasing(struct job *j)
+{
+	pthread_mutex_lock(&j->sc->lock);
+	const struct sc_volume *v = sc_find_volume(j->sc, j->spec->volume_id);
+	bool releasing = v && v->rec.holder.releasing;
+	pthread_mutex_unlock(&j->sc->lock);
+	return releasing;
+}
+
 static enum step not_begun(struct job *j)
 {
-	if (!still_there(j))
+	/* Who has it open must not wait for what does not come about: begun elsewhere, once it is closed. */
+	if (!still_there(j) || is_releasing(j))
 		return forget_view(j);
 	if (str_eq(j->err.code, "InsufficientCapacity") && j->s->scratch_bytes > SCRATCH_LEAST) {
 		j->s->scratch_bytes = MAX_OF(j->s->scratch_bytes / 2, SCRATCH_LEAST);

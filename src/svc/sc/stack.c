@@ -184,7 +184,7 @@ int sc_serve(struct sc *sc, const char *id, const struct sc_volume_record *rec, 
 	args[n++] = "--front";
 	args[n++] = arena_printf(a, "nbd:socket=%s,read-only=on", quote(a, socket, 1));
 	args[n] = NULL;
-	return keeper_start(sc->volumes, &(struct keeper_volume){ .id = id, .uid = geteuid(), .gid = getegid(), .args = args }, START_MS, e);
+	return sc_keep(sc->volumes, &(struct keeper_volume){ .id = id, .uid = geteuid(), .gid = getegid(), .args = args }, START_MS, e);
 }
 
 int sc_serve_end(struct sc *sc, const char *id, struct error *e)
@@ -193,6 +193,22 @@ int sc_serve_end(struct sc *sc, const char *id, struct error *e)
 
 	if (r == 0 || r == -ETIMEDOUT)
 		sc_key_drop(sc, id);
+	return r;
+}
+
+int sc_keep(struct keeper *k, const struct keeper_volume *v, int timeout_ms, struct error *e)
+{
+	struct error why = { 0 };
+	int r = keeper_start(k, v, timeout_ms, &why);
+
+	if (r == -EEXIST) { /* an older release asked for another stack: who reads from it waits, and connects again */
+		error_clear(&why);
+		r = keeper_stop(k, v->id, STOP_MS, &why);
+		if (r == 0)
+			r = keeper_start(k, v, timeout_ms, &why);
+	}
+	if (r && e)
+		*e = why;
 	return r;
 }
 
