@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Encrypted volumes and snapshots: what the API shows, and that neither their data nor their keys lie about."""
 import hashlib
+import os
 
 import pytest
 from botocore.exceptions import ClientError
@@ -90,10 +91,15 @@ def test_a_plain_snapshot_is_seen_and_its_encrypted_copy_is_not(cloud, ec2, s3, 
 
 
 def test_storage_controller_starts_again(cloud, ec2, make_volume, make_snapshot):
-    """With the keys that it had; also after they left memory with the host."""
+    """With the keys that it had; also after they left memory with the host; and with a new master key beside the old one."""
     volume_id = make_volume(Encrypted=True)
     first = make_snapshot(volume_id)
     old = cloud.kill("sc")
+    masters = cloud.state / "sc" / "keys"
+    new_master = masters / "master-2"
+    new_master.write_bytes(os.urandom(32))
+    new_master.chmod(0o600)
+    os.chown(new_master, masters.stat().st_uid, masters.stat().st_gid)
     for place in TMPFS:
         for folder in place.glob(f"mallee-keys-{cloud_id(cloud)}-sc"):
             for path in folder.iterdir():
@@ -103,6 +109,9 @@ def test_storage_controller_starts_again(cloud, ec2, make_volume, make_snapshot)
     made = make_volume(SnapshotId=second)
     assert ebs.volume(ec2, made)["Encrypted"]
     assert ebs.snapshot(ec2, first)["Encrypted"] and ebs.snapshot(ec2, second)["Encrypted"]
+    other = make_volume(SnapshotId=first)
+    assert ebs.volume(ec2, other)["Encrypted"]
+    assert "0 corrupt, 0 unreadable" in cloud.run("volume", "scrub").stdout
 
 
 def test_by_default(ec2, make_volume):
@@ -122,6 +131,11 @@ def test_a_launch(ec2, launch):
     found = ec2.describe_volumes(Filters=[{"Name": "encrypted", "Values": ["true"]},
                                           {"Name": "attachment.instance-id", "Values": [instance["InstanceId"]]}])["Volumes"]
     assert len(found) == 1
+
+
+def test_types_say_so(ec2):
+    found = ec2.describe_instance_types(InstanceTypes=["t2.nano"])["InstanceTypes"][0]
+    assert found["EbsInfo"]["EncryptionSupport"] == "supported"
 
 
 def test_other_keys_are_refused(ec2, zone):

@@ -174,7 +174,7 @@ static struct ec2_instance_type_info type_item(struct arena *a, const struct ins
 	    .instance_storage_info = storage_of_type(a, t),
 	    .ebs_info = IN_ARENA(a, struct ec2_ebs_info,
 				 {.ebs_optimized_support = "unsupported",
-				  .encryption_support = "unsupported",
+				  .encryption_support = "supported",
 				  .nvme_support = "unsupported"}),
 	    .network_info = network_of_type(a),
 	    .placement_group_info = IN_ARENA(a, struct ec2_placement_group_info,

@@ -120,6 +120,20 @@ static void test_another_folder(void **state)
 	keys_close(b);
 }
 
+/* They may lie on another medium. */
+static void test_folder_is_a_link(void **state)
+{
+	char elsewhere[128], path[160];
+
+	snprintf(elsewhere, sizeof(elsewhere), "%s/elsewhere", folder);
+	assert_int_equal(mkdir(elsewhere, 0700), 0);
+	assert_int_equal(symlink(elsewhere, dir), 0);
+	keys_close(open_keys(dir));
+	snprintf(path, sizeof(path), "%s/master-1", elsewhere);
+	assert_int_equal(access(path, F_OK), 0);
+	keys_close(open_keys(dir));
+}
+
 static void test_bad_files(void **state)
 {
 	char path[128];
@@ -199,7 +213,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(test_first_use), TEST(test_wrapping),  TEST(test_rotation),
-		TEST(test_another_folder), TEST(test_bad_files), TEST(test_race),
+		TEST(test_another_folder), TEST(test_folder_is_a_link), TEST(test_bad_files), TEST(test_race),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
