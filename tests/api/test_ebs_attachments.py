@@ -107,6 +107,41 @@ def test_instance_ends(ec2, running, make_volume):
     assert error_code(e) == "IncorrectState"
 
 
+def test_stopped_instance(ec2, ebs_running, make_volume):
+    ec2.stop_instances(InstanceIds=[ebs_running])
+    wait_state(ec2, ebs_running, "stopped")
+    v = make_volume()
+    attach(ec2, v, ebs_running)
+    ec2.start_instances(InstanceIds=[ebs_running])
+    wait_state(ec2, ebs_running, "running")
+    assert ebs.attachment_state(ec2, v) == "attached"
+    ec2.stop_instances(InstanceIds=[ebs_running])
+    wait_state(ec2, ebs_running, "stopped")
+    ec2.detach_volume(VolumeId=v)
+    ebs.wait(ec2, "volume_available", VolumeIds=[v])
+
+
+def test_root_of_a_stopped_instance(ec2, ebs_running):
+    (root,) = instance(ec2, ebs_running)["BlockDeviceMappings"]
+    device, v = root["DeviceName"], root["Ebs"]["VolumeId"]
+    ebs.wait_attached(ec2, v)
+    with pytest.raises(ClientError) as e:
+        ec2.detach_volume(VolumeId=v)
+    assert error_code(e) == "OperationNotPermitted"
+    ec2.stop_instances(InstanceIds=[ebs_running])
+    wait_state(ec2, ebs_running, "stopped")
+    ec2.detach_volume(VolumeId=v)
+    ebs.wait(ec2, "volume_available", VolumeIds=[v])
+    attach(ec2, v, ebs_running, device)
+    ec2.start_instances(InstanceIds=[ebs_running])
+    wait_state(ec2, ebs_running, "running")
+    assert [d["Ebs"]["VolumeId"] for d in instance(ec2, ebs_running)["BlockDeviceMappings"]] == [v]
+    ec2.terminate_instances(InstanceIds=[ebs_running])
+    wait_state(ec2, ebs_running, "terminated")
+    ebs.wait(ec2, "volume_available", VolumeIds=[v])  # who attaches a volume by hand keeps it
+    ec2.delete_volume(VolumeId=v)
+
+
 def test_modified_while_attached(ec2, running, make_volume):
     v = make_volume()
     attach(ec2, v, running)
