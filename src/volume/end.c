@@ -17,16 +17,15 @@
 #include "os/file.h"
 #include "volume/keeper.h"
 
-#define PROGRAM "mallee-blockd"
 #define ENDED_MAX 65536
 #define KILLED_MS 10000
 
 static bool serves(const char *line, size_t len, const char *run_dir)
 {
-	const char *base = strrchr(line, '/');
+	const char *slash = strrchr(line, '/'), *base = slash ? slash + 1 : line;
 	size_t dir_len = strlen(run_dir);
 
-	if (!str_eq(base ? base + 1 : line, PROGRAM))
+	if (!str_eq(base, "mallee-blockd") && !str_eq(base, "mallee-snapshotd"))
 		return false;
 	for (const char *arg = line; arg < line + len; arg += strlen(arg) + 1) {
 		if (str_eq(arg, "--control") && arg + strlen(arg) + 1 < line + len) {

@@ -10,7 +10,8 @@
 #include "gen/volume.h"
 #include "svc/sc/sc_priv.h"
 
-#define NODE_MS 60000  /* a barrier waits for the guest's requests that are under way */
+#define VIEW_MS 60000  /* a barrier waits for the guest's requests that are under way */
+#define CHANGE_MS 20000 /* no worker is to be held up for long by a node that hangs */
 #define OWN_MS 60000
 
 /* ---- messages ---- */
@@ -53,9 +54,10 @@ int sc_call(struct sc *sc, enum tls_role role, const char *url, const char *peer
 	return r;
 }
 
-static int ask_node(struct sc *sc, const struct sc_place *p, const char *action, const void *in, struct arena *a, void **ret, struct error *e)
+static int ask_node(struct sc *sc, const struct sc_place *p, const char *action, const void *in, struct arena *a, void **ret, int timeout_ms,
+		    struct error *e)
 {
-	return sc_call(sc, TLS_ROLE_NC, p->node_url, p->node_id, &volume_service, action, in, a, ret, NODE_MS, e);
+	return sc_call(sc, TLS_ROLE_NC, p->node_url, p->node_id, &volume_service, action, in, a, ret, timeout_ms, e);
 }
 
 /* ---- our own process ---- */
@@ -154,7 +156,7 @@ int sc_view_begin(struct sc *sc, const struct sc_place *p, const char *name, int
 	*ret = (struct sc_view_info){ 0 };
 	if (!*p->node_id)
 		return own_view_begin(sc, p, name, ret, e);
-	int r = ask_node(sc, p, "BeginView", &in, a, &reply, e);
+	int r = ask_node(sc, p, "BeginView", &in, a, &reply, VIEW_MS, e);
 	if (r)
 		return r;
 	out = reply;
@@ -175,7 +177,7 @@ int sc_view_end(struct sc *sc, const struct sc_place *p, const char *name, bool 
 
 	if (!*p->node_id)
 		return own_view_end(sc, p, name, commit, e);
-	return ask_node(sc, p, "EndView", &in, a, NULL, e);
+	return ask_node(sc, p, "EndView", &in, a, NULL, VIEW_MS, e);
 }
 
 int sc_volume_change(struct sc *sc, const struct sc_place *p, int64_t size_bytes, const char *throttle, struct sc_filled *ret, struct error *e)
@@ -192,7 +194,8 @@ int sc_volume_change(struct sc *sc, const struct sc_place *p, int64_t size_bytes
 		return own_change(sc, p, size_bytes, ret, e);
 	if (size_bytes)
 		in.size_bytes = WIRE_INT_OF(size_bytes);
-	r = size_bytes || throttle ? ask_node(sc, p, "ChangeVolume", &in, a, &reply, e) : ask_node(sc, p, "DescribeVolume", &look, a, &reply, e);
+	bool change = size_bytes || throttle;
+	r = ask_node(sc, p, change ? "ChangeVolume" : "DescribeVolume", change ? (const void *)&in : &look, a, &reply, CHANGE_MS, e);
 	if (r)
 		return r;
 	out = reply;
