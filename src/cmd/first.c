@@ -115,10 +115,11 @@ static int make_key(struct client *c, const struct settings *s, struct first *f,
 static int find_instance(struct client *c, struct first *f, struct error *e)
 {
 	_cleanup_(arena_freep) struct arena *a = arena_new();
-	const char *names[] = {INSTANCE_NAME}, *states[] = {"pending", "running"};
+	const char *names[] = {INSTANCE_NAME},
+		   *states[] = {"pending", "running", "stopping", "stopped"};
 	struct ec2_filter filters[] = {
 	    {.name = "tag:Name", .values = {true, 1, names}},
-	    {.name = "instance-state-name", .values = {true, 2, states}}};
+	    {.name = "instance-state-name", .values = {true, ARRAY_SIZE(states), states}}};
 	struct ec2_describe_instances_request in = {
 	    .filters = {true, ARRAY_SIZE(filters), filters}};
 	const struct ec2_describe_instances_result *out;
@@ -231,6 +232,15 @@ static void say_stage(const struct first *f, const char *stage, char *last, size
 	fflush(stdout);
 }
 
+static int start_instance(struct client *c, const struct first *f, struct error *e)
+{
+	_cleanup_(arena_freep) struct arena *a = arena_new();
+	const char *ids[] = {f->instance_id};
+	struct ec2_start_instances_request in = {.instance_ids = {true, 1, ids}};
+
+	return client_ec2(c, "StartInstances", &in, a, NULL, e);
+}
+
 /* One round of waiting: *ret_done when the guest answers. */
 static int look(struct client *c, const struct settings *s, struct first *f, char *last,
 		size_t size, int64_t began_ms, bool *ret_done, struct error *e)
@@ -245,6 +255,8 @@ static int look(struct client *c, const struct settings *s, struct first *f, cha
 	if (str_eq(state, "terminated") || str_eq(state, "shutting-down"))
 		return error_set(e, "InstanceFailed", "The instance %s ended: %s", f->instance_id,
 				 reason);
+	if (str_eq(state, "stopped")) /* it switched itself off, or somebody stopped it */
+		return start_instance(c, f, e);
 	if (!str_eq(state, "running")) {
 		say_stage(f, state, last, size, began_ms);
 		return 0;

@@ -85,6 +85,7 @@ def debian(real_cloud, real_ec2, debian_image, say):
     key.write_text(real_ec2.create_key_pair(KeyName="debian-test", KeyType="ed25519")["KeyMaterial"])
     (launched,) = real_ec2.run_instances(
         ImageId=debian_image, InstanceType="t3.small", MinCount=1, MaxCount=1, KeyName="debian-test", UserData=USER_DATA,
+        BlockDeviceMappings=[{"DeviceName": "/dev/sda1", "Ebs": {"VolumeSize": 8}}],
         MetadataOptions={"HttpTokens": "required"})["Instances"]
     real_ec2.get_waiter("instance_running").wait(InstanceIds=[launched["InstanceId"]],
                                                  WaiterConfig={"Delay": 1, "MaxAttempts": 300})

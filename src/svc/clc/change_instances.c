@@ -140,6 +140,7 @@ static int ask_for_room(struct ec2_call *call, const struct changes *c, struct p
 	    .ids = arena_new_array(call->arena, const char *, c->count),
 	    .types = arena_new_array(call->arena, const struct instance_type *, c->count),
 	    .ebs = ebs,
+	    .on = arena_new_array(call->arena, const char *, c->count),
 	    .nodes = arena_new_array(call->arena, const char *, c->count),
 	};
 	for (size_t i = 0; i < c->count; i++) {
@@ -148,6 +149,7 @@ static int ask_for_room(struct ec2_call *call, const struct changes *c, struct p
 		if (x->from == x->to)
 			continue;
 		p->ids[p->count] = x->rec->instance_id;
+		p->on[p->count] = x->rec->node_id;
 		ebs[p->count] = instance_is_ebs(x->rec);
 		p->types[p->count] = instance_type_find(x->rec->instance_type);
 		if (!p->types[p->count++])

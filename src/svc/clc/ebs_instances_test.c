@@ -300,6 +300,11 @@ static void started_elsewhere(void **state)
 	i->node_id = "n0";
 	assert_int_equal(record_put(&f->clc, KIND_INSTANCE, i->account_id, id, NULL, i, &e), 0);
 	assert_string_equal(call(f, &reply, "Action=StartInstances&InstanceId.1=%s", id), "");
+	assert_string_equal(fixture_instance(f, id)->node_id, "n0");
+	assert_int_equal(fixture_get_volume(f, volume)->generation.value, generation);
+	assert_int_equal(record_put(&f->clc, KIND_INSTANCE, i->account_id, id, NULL, i, &e), 0);
+	f->cluster.place_on = "n1";
+	assert_string_equal(call(f, &reply, "Action=StartInstances&InstanceId.1=%s", id), "");
 	assert_string_equal(fixture_instance(f, id)->node_id, "n1");
 	assert_true(fixture_get_volume(f, volume)->generation.value > generation);
 }

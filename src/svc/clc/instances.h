@@ -29,6 +29,7 @@ struct placing {
 	const char **ids;
 	const struct instance_type **types;
 	const bool *ebs;    /* needs no disk of the node's */
+	const char **on;    /* the nodes on which they are already; NULL: they are new */
 	const char **nodes; /* answer */
 };
 int placing_ask(struct ec2_call *call, const struct placing *p);

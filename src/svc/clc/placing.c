@@ -37,6 +37,7 @@ int placing_ask(struct ec2_call *call, const struct placing *p)
 		    .instance_id = p->ids[i],
 		    .vcpus = WIRE_INT_OF(p->types[i]->vcpus),
 		    .memory_mib = WIRE_INT_OF(p->types[i]->memory_mib),
+		    .node_id = p->on ? p->on[i] : NULL,
 		    .disk_mib = WIRE_INT_OF(p->ebs[i] ? 0 : p->types[i]->disk_gib << 10),
 		    .local_disks = WIRE_INT_OF(p->types[i]->local_disks),
 		};

@@ -38,9 +38,15 @@ static void *fake_reserve(struct fake_cluster *f, const struct cluster_reserve_c
 	out->placements.set = true;
 	out->placements.count = n;
 	out->placements.items = arena_new_array(a, struct cluster_placement, n);
-	for (size_t i = 0; i < n; i++)
+	for (size_t i = 0; i < n; i++) {
+		const struct cluster_capacity_request *want = &in->instances.items[i];
+
 		out->placements.items[i] = (struct cluster_placement){
-		    .instance_id = in->instances.items[i].instance_id, .node_id = "n1"};
+		    .instance_id = want->instance_id,
+		    .node_id = f->place_on     ? f->place_on
+			       : want->node_id ? want->node_id
+					       : "n1"};
+	}
 	return out;
 }
 

@@ -18,6 +18,7 @@ enum { FAKE_MAX = 64 };
 struct fake_cluster {
 	const char *epoch;
 	size_t capacity;  /* instances that it places at most */
+	const char *place_on; /* the node; NULL: where it is already, or n1 */
 	const char *fail; /* error code that every message gets; NULL: none */
 	/* what it was told */
 	size_t applied, full_applied, forgotten_count;
