@@ -56,8 +56,12 @@ def new_volume(real_ec2, zone):
 
     yield make
     for volume_id in made:
-        if not volume_gone(real_ec2, volume_id):
-            real_ec2.delete_volume(VolumeId=volume_id)
+        if volume_gone(real_ec2, volume_id):
+            continue
+        if volume(real_ec2, volume_id)["Attachments"]:  # a test that failed
+            real_ec2.detach_volume(VolumeId=volume_id, Force=True)
+            wait_volume(real_ec2, volume_id, "available", 120)
+        real_ec2.delete_volume(VolumeId=volume_id)
 
 
 @pytest.fixture
@@ -74,8 +78,8 @@ def test_root_is_a_volume(real_ec2, first):
     assert (first.description["RootDeviceType"], root["Status"]) == ("ebs", "attached")
     assert first.ssh(f"readlink -f {name_of(root['VolumeId'])}") == "/dev/vda"
     assert int(first.ssh("cat /sys/block/vda/size")) * 512 == volume(real_ec2, root["VolumeId"])["Size"] * GIB
-    # the file system has grown to the volume
-    assert int(first.ssh("df -k / | awk 'NR == 2 { print $2 }'")) > 0.9 * volume(real_ec2, root["VolumeId"])["Size"] * GIB / 1024
+    grown = 0.9 * volume(real_ec2, root["VolumeId"])["Size"] * GIB / 1024
+    wait_for("the file system to fill the volume", lambda: int(first.ssh("df -P -k / | awk 'NR == 2 { print $2 }'")) > grown, 60, 1)
 
 
 def test_same_bytes_elsewhere(real_ec2, first, second, new_volume, drop_snapshots):
@@ -138,7 +142,7 @@ END
     checked = first.ssh(f"e2fsck -f -n {name_of(copy)}", check=False, timeout=120)
     assert checked.returncode == 0, checked.stdout + checked.stderr
     detach(real_ec2, first, copy)
-    assert before <= count <= after
+    assert before - 1 <= count <= after  # the last one that was seen may not have been on the disk yet
 
 
 def test_grow_under_a_running_guest(real_ec2, first, new_volume):
@@ -150,7 +154,7 @@ def test_grow_under_a_running_guest(real_ec2, first, new_volume):
     size = f"cat /sys/block/$(basename $(readlink -f {path}))/size"
     wait_for("the guest to see the new size", lambda: int(first.ssh(size)) * 512 == 2 * GIB, 60, 1)
     first.ssh(f"resize2fs {path}", timeout=120)
-    assert int(first.ssh("df -k /mnt/one | awk 'NR == 2 { print $2 }'")) > 1.8 * GIB / 1024
+    assert int(first.ssh("df -P -k /mnt/one | awk 'NR == 2 { print $2 }'")) > 1.8 * GIB / 1024
     assert first.ssh("cat /mnt/one/kept; umount /mnt/one") == "kept"
     detach(real_ec2, first, disk)
     assert volume(real_ec2, disk)["Size"] == 2
