@@ -3,9 +3,10 @@
 """Measure the block engine against what else serves blocks, and say what was compared with what.
 
 Each row runs ours and its peers in turn (A, B, A, B, …) on one file of this machine's disk, with one and the same client, and
-tells medians, the ratio of the pairs, their spread, and the servers' CPU per operation (utime + stime of the process from
-/proc). A peer that can be run in several ways is first tried in each, and measured in its fastest. Writes
-BUILD/bench/block.json, and every single run into BUILD/bench/block-runs.json.
+tells medians, the ratio of the pairs, their spread, the servers' CPU per operation (utime + stime of the process from /proc), and
+how many cores others kept busy meanwhile: with more than a few tenths the rates tell little. A peer that can be run in several
+ways is first tried in each, and measured in its fastest. Writes BUILD/bench/block.json, and every single run into
+BUILD/bench/block-runs.json.
 
 The exit code is 1 when a row could not be measured. A target that was missed is said in the table and is no error.
 """
@@ -23,7 +24,7 @@ import time
 from pathlib import Path
 
 import guest as guest_dd
-from servers import CannotMeasure, Server
+from servers import TICKS, CannotMeasure, Server
 
 SOURCE = Path(__file__).resolve().parent.parent
 BUILD = (SOURCE / os.environ.get("MALLEE_BUILD", "build")).resolve()
@@ -61,12 +62,12 @@ class Bench:
         server.sock = sock
         return server
 
-    def storage_daemon(self, *, direct, aio):
+    def storage_daemon(self, *, direct, aio, iothread=False):
         sock = self.path("s")
-        server = Server(f"qemu-storage-daemon (aio={aio})", [
-            "qemu-storage-daemon", "--blockdev",
+        server = Server(f"qemu-storage-daemon (aio={aio}{', iothread' if iothread else ''})", [
+            "qemu-storage-daemon", "--object", "iothread,id=thread", "--blockdev",
             f"driver=file,node-name=disk,filename={self.file},aio={aio},cache.direct={'on' if direct else 'off'}",
-            "--export", f"type=vhost-user-blk,id=export,node-name=disk,addr.type=unix,addr.path={sock},writable=on"],
+            "--export", f"type=vhost-user-blk,id=export,node-name=disk,addr.type=unix,addr.path={sock},writable=on{',iothread=thread' if iothread else ''}"],
             sock, self.path("log"))
         server.sock = sock
         return server
@@ -177,6 +178,12 @@ def nbd(bench, server, *, access, bs, depth):
 
 # ---- runs, pairs, rows ----
 
+def busy_s():
+    """CPU that this machine has spent on anything."""
+    fields = [int(word) for word in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+    return (sum(fields) - fields[3] - fields[4]) / TICKS
+
+
 class Side:
     """One of those compared: how it is measured, and what came of it."""
 
@@ -186,7 +193,10 @@ class Side:
         self.runs = []
 
     def run(self):
+        busy, begin = busy_s(), time.monotonic()
         result = self.measure()
+        own = result["cpu_s"] + (result.get("client_cpu_s", 0) if result["cpu_s"] != result.get("client_cpu_s") else 0)
+        result["others"] = max(0.0, (busy_s() - busy - own) / (time.monotonic() - begin))
         result["cpu_us_per_op"] = result["cpu_s"] / result["ops"] * 1e6
         self.runs.append(result)
         return result
@@ -253,6 +263,7 @@ def compare(name, ours, peer, unit, scale, *, at_least=None, cpu_at_most=None):
         passed = passed and cpu_ratio is not None and cpu_ratio <= cpu_at_most
     return {"name": name, "unit": unit, "ours": ours.median("iops") * scale, "peer": peer.median("iops") * scale, "peer_name": peer.name,
             "ratio": ratio, "cpu_ratio": cpu_ratio, "target": ", ".join(targets), "pass": passed, "spread": spread(ratios),
+            "others": statistics.median(run["others"] for run in ours.runs + peer.runs),
             "ours_cpu_us_per_op": ours.median("cpu_us_per_op"), "peer_cpu_us_per_op": peer.median("cpu_us_per_op"),
             "runs": {"ours": ours.runs, "peer": peer.runs}}
 
@@ -263,7 +274,7 @@ def row_vhost_cached(bench):
 
     def client(server):
         return vhost(bench, server, depth=32)
-    peer = fastest([lambda a=a: bench.storage_daemon(direct=False, aio=a) for a in ("threads", "io_uring")], client, "the cached row")
+    peer = fastest([lambda a=a, t=t: bench.storage_daemon(direct=False, aio=a, iothread=t) for a in ("threads", "io_uring") for t in (False, True)], client, "the cached row")
     with bench.blockd("vhost-user", direct=False) as a, peer() as b:
         ours, theirs = served(a, client), served(b, client)
         play(bench, [ours, theirs], 1, "IOPS")
@@ -281,7 +292,7 @@ def row_vhost_direct(bench):
         result = fio(bench, "io_uring", [f"--filename={bench.file}", "--direct=1"], rw="randread", block="4k", depth=32)
         result["cpu_s"] = result["client_cpu_s"]
         return result
-    peer = fastest([lambda a=a: bench.storage_daemon(direct=True, aio=a) for a in ("native", "io_uring")], client, "the O_DIRECT row")
+    peer = fastest([lambda a=a, t=t: bench.storage_daemon(direct=True, aio=a, iothread=t) for a in ("native", "io_uring") for t in (False, True)], client, "the O_DIRECT row")
     with bench.blockd("vhost-user", direct=True) as a, peer() as b:
         ours, fio_side, theirs = served(a, client), Side("fio on the host (io_uring)", host), served(b, client)
         play(bench, [ours, fio_side, theirs], 1, "IOPS")
@@ -295,7 +306,7 @@ def rows_nbd(bench, name, unit, scale, load, qemu_target, nbdkit_target):
     def client(server):
         return nbd(bench, server, **load)
     qemu = fastest([lambda a=a: bench.qemu_nbd(aio=a) for a in ("threads", "io_uring")], client, "this row")
-    kit = fastest([lambda t=t: bench.nbdkit(threads=t) for t in (16, 4)], client, "this row")
+    kit = fastest([lambda t=t: bench.nbdkit(threads=t) for t in (16, 4, 1)], client, "this row")
     with bench.blockd("nbd", direct=False) as a, qemu() as b, kit() as c:
         ours, theirs, others = served(a, client), served(b, client), served(c, client)
         play(bench, [ours, theirs, others], scale, unit)
@@ -454,11 +465,11 @@ def number(value):
 
 
 def print_table(results):
-    table = [("", "ours", "peer", "", "ratio", "CPU ratio", "spread", "target", "")]
+    table = [("", "ours", "peer", "", "ratio", "CPU ratio", "spread", "others", "target", "")]
     for r in results:
         table.append((r["name"], f"{number(r['ours'])} {r['unit']}", number(r["peer"]), r["peer_name"] or "",
                       f"{r['ratio']:.2f}" if r["ratio"] else "-", f"{r['cpu_ratio']:.2f}" if r["cpu_ratio"] is not None else "-",
-                      f"±{r['spread'] * 100:.0f} %", r["target"],
+                      f"±{r['spread'] * 100:.0f} %", f"{r['others']:.1f}" if "others" in r else "-", r["target"],
                       "NOT MEASURED" if r["pass"] is None else "ok" if r["pass"] else "missed"))
     widths = [max(len(line[i]) for line in table) for i in range(len(table[0]))]
     say()
