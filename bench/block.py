@@ -67,7 +67,8 @@ class Bench:
         server = Server(f"qemu-storage-daemon (aio={aio}{', iothread' if iothread else ''})", [
             "qemu-storage-daemon", "--object", "iothread,id=thread", "--blockdev",
             f"driver=file,node-name=disk,filename={self.file},aio={aio},cache.direct={'on' if direct else 'off'}",
-            "--export", f"type=vhost-user-blk,id=export,node-name=disk,addr.type=unix,addr.path={sock},writable=on{',iothread=thread' if iothread else ''}"],
+            "--export", f"type=vhost-user-blk,id=export,node-name=disk,addr.type=unix,addr.path={sock},writable=on"
+            + (",iothread=thread" if iothread else "")],
             sock, self.path("log"))
         server.sock = sock
         return server
@@ -268,13 +269,18 @@ def compare(name, ours, peer, unit, scale, *, at_least=None, cpu_at_most=None):
             "runs": {"ours": ours.runs, "peer": peer.runs}}
 
 
+def storage_daemons(bench, *, direct, aio):
+    """In its main loop, and in an iothread, which polls."""
+    return [lambda a=a, t=t: bench.storage_daemon(direct=direct, aio=a, iothread=t) for a in aio for t in (False, True)]
+
+
 def row_vhost_cached(bench):
     name = "vhost-user-blk, cached, 4k random read, QD32, 1 queue"
     bench.warm()
 
     def client(server):
         return vhost(bench, server, depth=32)
-    peer = fastest([lambda a=a, t=t: bench.storage_daemon(direct=False, aio=a, iothread=t) for a in ("threads", "io_uring") for t in (False, True)], client, "the cached row")
+    peer = fastest(storage_daemons(bench, direct=False, aio=("threads", "io_uring")), client, "the cached row")
     with bench.blockd("vhost-user", direct=False) as a, peer() as b:
         ours, theirs = served(a, client), served(b, client)
         play(bench, [ours, theirs], 1, "IOPS")
@@ -292,7 +298,7 @@ def row_vhost_direct(bench):
         result = fio(bench, "io_uring", [f"--filename={bench.file}", "--direct=1"], rw="randread", block="4k", depth=32)
         result["cpu_s"] = result["client_cpu_s"]
         return result
-    peer = fastest([lambda a=a, t=t: bench.storage_daemon(direct=True, aio=a, iothread=t) for a in ("native", "io_uring") for t in (False, True)], client, "the O_DIRECT row")
+    peer = fastest(storage_daemons(bench, direct=True, aio=("native", "io_uring")), client, "the O_DIRECT row")
     with bench.blockd("vhost-user", direct=True) as a, peer() as b:
         ours, fio_side, theirs = served(a, client), Side("fio on the host (io_uring)", host), served(b, client)
         play(bench, [ours, fio_side, theirs], 1, "IOPS")

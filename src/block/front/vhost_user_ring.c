@@ -7,9 +7,10 @@
  * The data path. A kick turns notifications off, takes the chains that there are, and asks for the batch's end. There (the queue's
  * deferred task) all that has been answered is published with one store and at most one call; then the ring is looked at again.
  * One round takes no more than ROUND_MAX: where the stack answers at once (from memory) the driver then has the first answers,
- * and makes new requests of them, while the rest is worked on, instead of the two waiting for one another. Only when nothing new is there are notifications asked for again, and the ring is looked at once more behind that, so that
- * a chain which came in between is not left lying. A slot belongs to a head: the driver may not use a head again before
- * it is answered, and one that does breaks its ring.
+ * and makes new requests of them, while the rest is worked on, instead of the two waiting for one another. Only when nothing
+ * new is there are notifications asked for again, and the ring is looked at once more behind that, so that a chain which came
+ * in between is not left lying. A slot belongs to a head: the driver may not use a head again before it is answered, and one
+ * that does breaks its ring.
  *
  * A request of more elements or bytes than a layer takes goes down in pieces, one after the other (firmware reads a whole
  * kernel at once).
