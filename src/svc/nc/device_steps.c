@@ -18,6 +18,8 @@
 #define ASK_AGAIN_MS 5000
 #define HOLDS_ON_MS 20000
 #define TRY_AGAIN_MS 2000 /* what a running guest waits for */
+#define TRY_SOON_MS 300	  /* … the first few times: the storage controller hears of an attachment when we do */
+#define TRIES_SOON 6
 #define LOOK_MS 1000
 #define TRIES 3
 #define LAUNCH_RETRY_MS 2000
@@ -333,13 +335,14 @@ static enum nc_step do_open(struct nc_job *j, struct nc_device_job *d)
 
 	if (step == NC_STEP_AGAIN) {
 		d->dev.reason[0] = '\0';
+		d->dev.tries = 0;
 		return step;
 	}
 	if (d->facts.phase == NC_PHASE_STARTING)
 		return open_for_start(j, d, step);
 	d->dev.failed = step == NC_STEP_FAIL;
 	take_reason(j, d);
-	return d->dev.failed ? NC_STEP_AGAIN : wait_for(j, TRY_AGAIN_MS);
+	return d->dev.failed ? NC_STEP_AGAIN : wait_for(j, d->dev.tries++ < TRIES_SOON ? TRY_SOON_MS : TRY_AGAIN_MS);
 }
 
 static enum nc_step do_plug(struct nc_job *j, struct nc_device_job *d)

@@ -65,7 +65,7 @@ struct nc_device {
 	enum nc_device_state shown;
 	char reason[160];
 	bool failed;
-	unsigned int tries;		       /* to plug it */
+	unsigned int tries;		       /* of what it waits for: to open it, then to plug it */
 	int64_t asked_mono_ms, ask_again_mono_ms; /* to let go of it; 0: not yet */
 };
 

@@ -260,6 +260,9 @@ static void views(struct test *t)
 	begin.generation = WIRE_INT_OF(2);
 	ask(t, "BeginView", &begin, "VolumeNotOpen");
 	begin.generation = WIRE_INT_OF(1);
+	begin.scratch_bytes = WIRE_INT_OF(INT64_C(1) << 60);
+	begin.name = "snap-00000000000000003";
+	ask(t, "BeginView", &begin, "InsufficientCapacity");
 	begin.name = "../../etc";
 	ask(t, "BeginView", &begin, "InvalidParameterValue");
 }

@@ -72,6 +72,8 @@ static enum nc_step do_nothing(struct nc_job *j)
 {
 	if (j->rec.state == NC_RUNNING && j->facts.machine != HYPER_RUNNING)
 		show_reach(j, NC_REACH_IMPAIRED); /* the node is drained */
+	else if (j->rec.state == NC_RUNNING)
+		nc_progress(j, "%s", ""); /* what a restart may have waited for */
 	return forget_asked_off(j);
 }
 

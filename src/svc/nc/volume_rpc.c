@@ -7,6 +7,7 @@
 #include <jansson.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -99,6 +100,18 @@ static int end_failed(struct nc *nc, const char *id, const char *name, struct er
 	return j ? 0 : -EREMOTEIO;
 }
 
+/* What guests overwrite meanwhile is kept on the node's disk, of which instances' disks leave a part alone. */
+static int check_room(struct nc *nc, int64_t bytes, struct error *e)
+{
+	struct statvfs fs;
+	int64_t free_bytes = statvfs(nc->volumes_dir, &fs) == 0 ? (int64_t)fs.f_bavail * (int64_t)fs.f_frsize : 0;
+
+	if (bytes > 0 && bytes <= free_bytes - nc_disk_reserve(nc) / 2)
+		return 0;
+	return error_set(e, "InsufficientCapacity", "a view needs room for %" PRId64 " bytes; the node has %" PRId64 " left for it", bytes,
+			 MAX_OF(free_bytes - nc_disk_reserve(nc) / 2, (int64_t)0));
+}
+
 static json_t *begin(struct nc *nc, const struct volume_begin_view_request *in, struct arena *a, struct error *e)
 {
 	char path[4096];
@@ -149,7 +162,10 @@ int volume_begin_view(void *ctx, struct arena *a, const struct tls_identity *pee
 	if (view && end_failed(nc, in->volume_id, in->name, e) < 0)
 		return -EREMOTEIO;
 	json_decref(status);
-	status = begin(nc, in, a, e);
+	status = NULL;
+	r = check_room(nc, in->scratch_bytes.value, e);
+	if (r == 0)
+		status = begin(nc, in, a, e);
 	if (!status)
 		return -EREMOTEIO;
 	log_info("view begun", "volume=%s name=%s", in->volume_id, in->name);

@@ -53,8 +53,6 @@ static int check_ready(const struct sc *sc, const struct sc_volume *v, const str
 	if (h->instance_id[0] && !(same_holder(h, in->node_id, in->generation.value) && str_eq(h->instance_id, in->instance_id)))
 		return error_set(e, "VolumeInUse", "Volume %s is still open on node %s, for attachment %" PRId64, in->volume_id, h->node_id,
 				 h->generation);
-	if (h->releasing)
-		return error_set(e, "VolumeInUse", "Volume %s is just being closed on node %s", in->volume_id, h->node_id);
 	if (rec->state != SC_V_AVAILABLE)
 		return error_set(e, "VolumeNotReady", "Volume %s is %s%s%.200s", in->volume_id, sc_volume_state_name(rec->state),
 				 rec->reason[0] ? ": " : "", rec->reason);
@@ -64,13 +62,36 @@ static int check_ready(const struct sc *sc, const struct sc_volume *v, const str
 	return 0;
 }
 
+static int set_holder(struct sc *sc, struct sc_volume *v, const struct sc_holder *h, struct error *e)
+{
+	struct sc_volume_record rec = v->rec;
+
+	rec.holder = *h;
+	int r = sc_store_volume(sc, v->item.id, &rec, e);
+	if (r < 0)
+		return r;
+	pthread_mutex_lock(&sc->lock);
+	v->rec = rec;
+	v->looked_mono_ms = 0;
+	sc_show(sc, &v->item);
+	sc_kick_snapshots(sc, v->item.id);
+	pthread_mutex_unlock(&sc->lock);
+	return 0;
+}
+
 static int record_holder(struct sc *sc, struct sc_volume *v, const struct storage_open_volume_request *in, struct error *e)
 {
 	struct sc_volume_record rec = v->rec;
 	struct sc_holder *h = &rec.holder;
 
-	if (h->instance_id[0])
+	if (h->instance_id[0] && !h->releasing)
 		return 0;
+	if (h->instance_id[0]) { /* stopped and started again while a snapshot was read: it is not closed after all */
+		struct sc_holder again = *h;
+
+		again.releasing = false;
+		return set_holder(sc, v, &again, e);
+	}
 	if (strlen(in->node_url) >= sizeof(h->node_url) || !str_prefix(in->node_url, "https://"))
 		return error_set(e, "InvalidParameterValue", "NodeUrl");
 	*h = (struct sc_holder){ .generation = in->generation.value };
@@ -182,23 +203,6 @@ int storage_open_volume(void *ctx, struct arena *a, const struct tls_identity *p
 }
 
 /* ---- closing ---- */
-
-static int set_holder(struct sc *sc, struct sc_volume *v, const struct sc_holder *h, struct error *e)
-{
-	struct sc_volume_record rec = v->rec;
-
-	rec.holder = *h;
-	int r = sc_store_volume(sc, v->item.id, &rec, e);
-	if (r < 0)
-		return r;
-	pthread_mutex_lock(&sc->lock);
-	v->rec = rec;
-	v->looked_mono_ms = 0;
-	sc_show(sc, &v->item);
-	sc_kick_snapshots(sc, v->item.id);
-	pthread_mutex_unlock(&sc->lock);
-	return 0;
-}
 
 static int check_peer(const struct tls_identity *peer, const struct storage_volume_holder *in, struct error *e)
 {

@@ -121,6 +121,15 @@ static int close_as(struct sc_fixture *f, const char *node, int64_t generation, 
 	return storage_close_volume(f->sc, f->arena, &peer, &in, e);
 }
 
+static int release_as(struct sc_fixture *f, const char *node, int64_t generation, struct error *e)
+{
+	struct tls_identity peer = { .role = TLS_ROLE_NC };
+	struct storage_volume_holder in = { .volume_id = V1, .node_id = "n1", .generation = WIRE_INT_OF(generation) };
+
+	strcpy(peer.id, node);
+	return storage_release_volume(f->sc, f->arena, &peer, &in, e);
+}
+
 static void test_who_may_open(void **state)
 {
 	struct sc_fixture *f = *state;
@@ -151,6 +160,10 @@ static void test_who_may_open(void **state)
 	assert_string_equal(one.throttle, two.throttle);
 	assert_non_null(strstr(one.throttle, "iops=100,"));
 	assert_int_equal(one.files.count, 4);
+	/* About to be closed there, and wanted again before it was. */
+	assert_int_equal(release_as(f, "n1", 7, &e), 0);
+	assert_int_equal(fix_open(f, V1, I1, 7, &two, &e), 0);
+	assert_string_equal(one.back, two.back);
 	/* The next attachment waits until this one is closed, which only its node can do. */
 	fix_volume(f, &(struct fix_volume){ .id = V1, .size_bytes = 4 * MIB, .instance = I2, .attachment = 8 });
 	refused(f, V1, I2, 8, "VolumeInUse");
