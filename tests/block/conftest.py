@@ -186,5 +186,6 @@ def slow(blockd, tmp_path):
             end = time.monotonic() + 20
             while subprocess.run(["umount", s.mount], capture_output=True, check=False).returncode and time.monotonic() < end:
                 time.sleep(0.1)
+            subprocess.run(["umount", "-l", s.mount], capture_output=True, check=False)  # a test that failed left something open
     finally:
         run("losetup", "-d", loop)

@@ -9,11 +9,14 @@
 
 #include <cmocka.h>
 
+#include "base/macros.h"
 #include "harness.h"
 
 #define DEFAULT_OPS 4000u
-#define RUN_OPS 600u    /* of a queue, at most */
-#define VOLUME_OPS 6000u /* then a fresh one */
+#define RUN_OPS 600u      /* of a queue, at most */
+#define LONG_RUN_OPS 2000u /* the same of a test of many: what begins and ends a run takes most of its time */
+#define MANY 100000u
+#define VOLUME_RUNS 10u    /* as much as so many of the longest, then a fresh volume */
 
 static double seconds(void)
 {
@@ -24,14 +27,14 @@ static double seconds(void)
 }
 
 /* One volume, from its making on, for ops requests or a little more. */
-static uint64_t live(const struct stack_case *c, uint64_t seed, uint64_t ops, uint64_t total[RESULTS])
+static uint64_t live(const struct stack_case *c, uint64_t seed, uint64_t ops, unsigned run_ops, uint64_t total[RESULTS])
 {
 	struct harness *h = harness_new(c, seed);
 	uint64_t done = 0;
 
 	h->results[RESULT_SEED] = seed;
 	while (done < ops) {
-		unsigned n = 1 + (unsigned)random_below(&h->random, RUN_OPS);
+		unsigned n = 1 + (unsigned)random_below(&h->random, random_below(&h->random, 3) ? run_ops : RUN_OPS / 3);
 		uint64_t how = random_below(&h->random, 8);
 		harness_life(h, n, how < 2 ? END_CLEAN : how < 5 ? END_KILL : END_POWER);
 		done += n * c->queues;
@@ -51,8 +54,9 @@ static void check(void **state)
 	double began = seconds();
 
 	print_message("%s: seed %llu\n", c->name, (unsigned long long)seed);
+	unsigned run_ops = ops < MANY ? RUN_OPS : LONG_RUN_OPS;
 	while (done < ops)
-		done += live(c, seed++, ops - done < VOLUME_OPS ? ops - done : VOLUME_OPS, total);
+		done += live(c, seed++, MIN_OF(ops - done, (uint64_t)run_ops * VOLUME_RUNS), run_ops, total);
 	print_message("%s: %llu requests asked for in %llu runs, %llu killed, %llu power losses, %llu failed; %llu sectors checked; %.1f s\n", c->name,
 		      (unsigned long long)done, (unsigned long long)total[RESULT_RUNS], (unsigned long long)total[RESULT_KILLS],
 		      (unsigned long long)total[RESULT_POWER], (unsigned long long)total[RESULT_FAILED], (unsigned long long)total[RESULT_CHECKED],

@@ -98,7 +98,7 @@ def test_killed_over_and_over(slow, tmp_path, engine):
     slow.rule("id=0,op=change,ppm=100000,delay=1000")
     slow.rule("id=1,op=any,delay=10")
     command = f"{program()} --back file:path={slow.file} --front vhost-user:socket={tmp_path}/v.sock --io {engine}"
-    said = run(master(), "--socket", tmp_path / "v.sock", "--verify", "--seconds", "8", "--kills", "8", "--depth", "24", "--bs", "16384",
+    said = run(master(), "--socket", tmp_path / "v.sock", "--verify", "--seconds", "5", "--kills", "6", "--depth", "24", "--bs", "16384",
                "--span", str(MIB // 2), "--spawn", command, timeout=100)
     done = json.loads(said.splitlines()[-1])
-    assert done["ok"] and done["kills"] == 8
+    assert done["ok"] and done["kills"] == 6
