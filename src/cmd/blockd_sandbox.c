@@ -134,7 +134,7 @@ static void refused(int signo, siginfo_t *info, void *context)
 
 	clock_format_iso(clock_unix_ms(), now);
 	int len = snprintf(line, sizeof(line),
-			   "ts=%s level=error svc=blockd msg=\"a system call that the sandbox forbids: ending\" syscall=%d; see --sandbox\n", now, info->si_syscall);
+			   "ts=%s level=error svc=blockd msg=\"a system call that the sandbox forbids: ending (see --sandbox)\" syscall=%d\n", now, info->si_syscall);
 	_unused_ ssize_t n = write(STDERR_FILENO, line, (size_t)len);
 	raise(SIGSYS); /* by default now, SA_RESETHAND: the end */
 }

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from conftest import Blockd, master, program, run
+from conftest import Blockd, master, program, run, tool
 
 MIB = 1 << 20
 BLOCK = 64 << 10
@@ -55,10 +55,10 @@ def test_successor_waits(slow, tmp_path, engine, op):
     uri = f"nbd+unix:///?socket={front}"
     first = Blockd(tmp_path, "first", arguments)
     first.wait_for(lambda: "\"serving\"" in first.text(), "\"serving\"")
-    run("qemu-io", "-f", "raw", uri, "-c", "write -P 1 8M 64k", "-c", "flush")
+    run(tool("qemu-io"), "-f", "raw", uri, "-c", "write -P 1 8M 64k", "-c", "flush")
     slow.hold(op)
     command = "write -P 2 8M 64k" if op == "write" else "read 8M 64k"
-    client = subprocess.Popen(["qemu-io", "-f", "raw", uri, "-c", command], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    client = subprocess.Popen([tool("qemu-io"), "-f", "raw", uri, "-c", command], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     second = None
     try:
         wait_until(slow.held, "request at the disk")
@@ -77,7 +77,7 @@ def test_successor_waits(slow, tmp_path, engine, op):
         slow.release()
         second.wait_for(lambda: "\"serving\"" in second.text(), "\"serving\"")
         assert first.process.wait(30) == -signal.SIGKILL
-        run("qemu-io", "-f", "raw", uri, "-c", f"read -P {2 if op == 'write' else 1} 8M 64k", "-c", "write -P 3 8M 64k", "-c", "flush", "-c", "read -P 3 8M 64k")
+        run(tool("qemu-io"), "-f", "raw", uri, "-c", f"read -P {2 if op == 'write' else 1} 8M 64k", "-c", "write -P 3 8M 64k", "-c", "flush", "-c", "read -P 3 8M 64k")
         assert second.stop() == 0
     finally:
         slow.release()
