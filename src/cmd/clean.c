@@ -9,6 +9,7 @@
 #include "cmd/apparmor.h"
 #include "cmd/cmd_priv.h"
 #include "cmd/host.h"
+#include "cmd/pool_disks.h"
 #include "cmd/processes.h"
 #include "cmd/service.h"
 #include "cmd/stop.h"
@@ -142,6 +143,8 @@ static int clean_state(const struct settings *s, bool yes, struct error *e)
 	if (r == 0)
 		r = end_volumes(s, e);
 	if (r == 0)
+		r = pool_disks_blank(s, e);
+	if (r == 0)
 		r = remove_network(s, e); /* ports of guests that are no more */
 	return r < 0 ? r : remove_folders(s, e);
 }
@@ -177,6 +180,8 @@ static int uninstall(const struct settings *s, bool yes, struct error *e)
 	if (r == 0)
 		r = end_volumes(s, e);
 	if (r == 0)
+		r = pool_disks_blank(s, e);
+	if (r == 0)
 		r = remove_network(s, e);
 	if (r == 0 && !is_fake(s))
 		r = hyper_host_restore(kvm_record, e);
@@ -184,6 +189,8 @@ static int uninstall(const struct settings *s, bool yes, struct error *e)
 		r = unconfine(s, e);
 	if (r == 0 && !is_fake(s))
 		r = host_cloud_remove(s, e);
+	if (r == 0)
+		r = pool_disks_give_back(s, e);
 	if (r < 0)
 		return r;
 	r = dir_remove(settings_get(s, SETTING_STATE));

@@ -11,6 +11,7 @@
 #include "base/id.h"
 #include "base/text.h"
 #include "cmd/cmd_priv.h"
+#include "cmd/pool_disks.h"
 #include "cmd/service.h"
 #include "net/net.h"
 #include "os/file.h"
@@ -160,31 +161,6 @@ static int copy_programs(struct settings *s, struct error *e)
 	return 0;
 }
 
-/* The disks of the volumes' pool belong to who makes volumes of them. Only that is changed, and at each start, since
- * the device files are made anew with each boot. Those that a guest has at the moment belong to it: they are left. */
-static int give_disks(struct settings *s, uid_t uid, gid_t gid, struct error *e)
-{
-	const char *at = settings_get(s, SETTING_EBS_POOL);
-
-	if (!str_prefix(at, "disks:") || geteuid() != 0)
-		return 0;
-	for (at += strlen("disks:"); *at;) {
-		char path[128];
-		struct stat st;
-		size_t len = strcspn(at, ",");
-
-		snprintf(path, sizeof(path), "%.*s", (int)len, at);
-		at += len + (at[len] == ',');
-		if (lstat(path, &st) < 0)
-			return error_errno(e, errno, "Cannot look at %s, a disk of MALLEE_EBS_POOL", path);
-		if (!S_ISBLK(st.st_mode))
-			return error_set(e, "InvalidSetting", "%s, a disk of MALLEE_EBS_POOL, is no block device (name the device itself, not a link)", path);
-		if (st.st_uid == 0 && (chown(path, uid, gid) < 0 || chmod(path, 0600) < 0))
-			return error_errno(e, errno, "Cannot give %s to its user", path);
-	}
-	return 0;
-}
-
 static int give_key(struct settings *s, enum tls_role role, uid_t uid, gid_t gid, struct error *e)
 {
 	_cleanup_(freep) char *key = settings_path(s, "certs/%s.key", tls_role_name(role));
@@ -223,7 +199,7 @@ int setup_state(struct settings *s, struct error *e)
 	if (r == 0)
 		r = make_folders(s, uid, gid, e);
 	if (r == 0)
-		r = give_disks(s, uid, gid, e);
+		r = pool_disks_give(s, uid, gid, e);
 	if (r == 0)
 		r = copy_programs(s, e);
 	if (r == 0)

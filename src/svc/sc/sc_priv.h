@@ -270,6 +270,7 @@ bool sc_snapshots_active(struct sc *sc, const char *volume_id, bool *ret_need_ow
 /* --- stack.c: what a volume is made of --- */
 void sc_volume_path(const struct sc *sc, const char *id, const char *file /* NULL: the folder */, char *out, size_t size);
 int sc_make_files(struct sc *sc, const char *id, int64_t size_bytes, struct error *e);
+int sc_link_device(struct sc *sc, const char *id, const char *device, struct error *e);
 int sc_remove_files(struct sc *sc, const char *id, struct error *e);
 int sc_grow_file(struct sc *sc, const char *id, int64_t size_bytes, struct error *e);
 void sc_print_throttle(const struct storage_volume_limits *l, char out[static SC_THROTTLE_MAX]); /* "": no limits, ever */

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What a volume is made of. Its folder, volumes/ID, has data.raw (its data; with a whole disk only its length counts), cow.map (what of
- * it is in data.raw; the rest reads from its source) and changes.map with a second half (what changed since the last snapshot).
+ * it is in data.raw; the rest reads from its source) and changes.map with a second half (what changed since the last snapshot); of one on a
+ * disk also a link to the device, for who takes the cloud away.
  * They are made here, empty, so that whoever serves the volume may be given them: in a folder of ours it can make none.
  *
  * The strings that are told of a volume depend on its id, source and device alone: who opens it again gets the same ones.
@@ -59,6 +60,16 @@ int sc_make_files(struct sc *sc, const char *id, int64_t size_bytes, struct erro
 			error_errno(e, r, "making %s", folder);
 	}
 	return r;
+}
+
+int sc_link_device(struct sc *sc, const char *id, const char *device, struct error *e)
+{
+	char path[4096];
+
+	sc_volume_path(sc, id, "device", path, sizeof(path));
+	if (symlink(device, path) && errno != EEXIST)
+		return error_errno(e, errno, "making %s", path);
+	return 0;
 }
 
 int sc_remove_files(struct sc *sc, const char *id, struct error *e)

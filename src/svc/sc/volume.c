@@ -266,6 +266,8 @@ static enum step create(struct job *j)
 	}
 	if (sc_make_files(j->sc, j->id, j->rec.size_bytes, &j->err) < 0)
 		return STEP_RETRY;
+	if (j->rec.device[0] && sc_link_device(j->sc, j->id, j->rec.device, &j->err) < 0)
+		return STEP_RETRY;
 	if (has_source(j) && sc_export_start(j->sc, j->id, j->spec->snapshot_id, &j->err))
 		return STEP_RETRY;
 	j->rec.state = SC_V_AVAILABLE;
