@@ -79,11 +79,8 @@ struct add_volumes {
 static void add_volume(struct nc *nc, struct nc_volume *v, void *ctx)
 {
 	struct add_volumes *a = ctx;
-	struct nc_device_job *d;
+	struct nc_device_job *d = find(a->job, v->id);
 
-	if (!str_eq(v->instance, a->job->id))
-		return;
-	d = find(a->job, v->id);
 	if (!d && (a->job->device_count == a->room || v->state != NC_VOLUME_OPEN))
 		return;
 	if (!d) {
@@ -120,7 +117,7 @@ static void gather_wanted(struct nc_job *j, enum nc_phase phase)
 		if (d->spec->boot.set && d->spec->boot.value)
 			d->facts.flags |= NC_DEV_BOOT;
 	}
-	nc_each_volume(j->nc, add_volume, &a);
+	nc_each_volume_of(j->nc, j->id, add_volume, &a);
 	pthread_mutex_unlock(&j->nc->lock);
 	for (size_t i = 0; i < j->device_count; i++) {
 		struct nc_device_job *d = &j->devices[i];

@@ -73,7 +73,7 @@ enum nc_volume_state { NC_VOLUME_OPEN, NC_VOLUME_CLOSING, NC_VOLUME_CLOSED };
 
 /* A volume that is open here. Durable: NodeVolume in api/internal/records.json; that has more. */
 struct nc_volume {
-	struct nc_volume *hash_next;
+	struct nc_volume *hash_next, *instance_next;
 	char id[ID_LEN], instance[ID_LEN];
 	int64_t generation;
 	int slot;
@@ -191,7 +191,7 @@ struct nc {
 	int64_t revision;
 	struct nc_queue light, heavy;
 	uint16_t slot_users[NC_SLOTS]; /* its instance, and each volume that its user serves */
-	struct nc_volume *volume_buckets[NC_BUCKETS];
+	struct nc_volume *volume_buckets[NC_BUCKETS], *volumes_by_instance[NC_BUCKETS];
 	size_t volume_count;
 	pthread_cond_t close_due; /* a volume is to be closed */
 	struct nc_disk disks[NC_DISKS_MAX];
@@ -306,6 +306,8 @@ struct nc_volume *nc_volume_find(struct nc *nc, const char *id); /* Lock */
 void nc_volume_remove(struct nc *nc, struct nc_volume *v);	 /* Lock; frees */
 void nc_each_volume(struct nc *nc, void (*fn)(struct nc *nc, struct nc_volume *v, void *ctx),
 		    void *ctx); /* Lock */
+void nc_each_volume_of(struct nc *nc, const char *instance_id,
+		       void (*fn)(struct nc *nc, struct nc_volume *v, void *ctx), void *ctx); /* Lock */
 /* Opens it for j's instance and has it served. NC_STEP_AGAIN when it is, NC_STEP_RETRY, NC_STEP_FAIL
  * (never); with j->err. */
 enum nc_step nc_volume_open(struct nc_job *j, const char *id, int64_t generation);

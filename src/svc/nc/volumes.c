@@ -29,14 +29,20 @@
 
 /* --- the table --- */
 
-static struct nc_volume **place(struct nc *nc, const char *id)
+static size_t bucket_of(const char *id)
 {
 	uint32_t hash = 2166136261u;
-	struct nc_volume **p;
 
 	for (const char *c = id; *c; c++)
 		hash = (hash ^ (unsigned char)*c) * 16777619u;
-	for (p = &nc->volume_buckets[hash % NC_BUCKETS]; *p; p = &(*p)->hash_next)
+	return hash % NC_BUCKETS;
+}
+
+static struct nc_volume **place(struct nc *nc, const char *id)
+{
+	struct nc_volume **p;
+
+	for (p = &nc->volume_buckets[bucket_of(id)]; *p; p = &(*p)->hash_next)
 		if (strcmp((*p)->id, id) == 0)
 			break;
 	return p;
@@ -60,12 +66,19 @@ static struct nc_volume *add(struct nc *nc, const char *id, const char *instance
 	v->slot = slot;
 	nc_hold_slot(nc, slot);
 	*place(nc, id) = v;
+	v->instance_next = nc->volumes_by_instance[bucket_of(v->instance)];
+	nc->volumes_by_instance[bucket_of(v->instance)] = v;
 	nc->volume_count++;
 	return v;
 }
 
 void nc_volume_remove(struct nc *nc, struct nc_volume *v)
 {
+	struct nc_volume **p = &nc->volumes_by_instance[bucket_of(v->instance)];
+
+	while (*p != v)
+		p = &(*p)->instance_next;
+	*p = v->instance_next;
 	*place(nc, v->id) = v->hash_next;
 	nc_release_slot(nc, v->slot);
 	nc->volume_count--;
@@ -76,6 +89,14 @@ void nc_each_volume(struct nc *nc, void (*fn)(struct nc *nc, struct nc_volume *v
 {
 	for (size_t i = 0; i < NC_BUCKETS && nc->volume_count; i++)
 		for (struct nc_volume *v = nc->volume_buckets[i]; v; v = v->hash_next)
+			fn(nc, v, ctx);
+}
+
+void nc_each_volume_of(struct nc *nc, const char *instance_id, void (*fn)(struct nc *nc, struct nc_volume *v, void *ctx),
+		       void *ctx)
+{
+	for (struct nc_volume *v = nc->volumes_by_instance[bucket_of(instance_id)]; v; v = v->instance_next)
+		if (str_eq(v->instance, instance_id))
 			fn(nc, v, ctx);
 }
 
@@ -469,31 +490,24 @@ int nc_volume_close(struct nc *nc, const char *id, struct error *e)
 	return 0;
 }
 
-struct find_open {
-	const char *instance;
-	char id[ID_LEN];
-};
-
 static void find_open(struct nc *nc, struct nc_volume *v, void *ctx)
 {
-	struct find_open *f = ctx;
-
-	if (v->state == NC_VOLUME_OPEN && str_eq(v->instance, f->instance))
-		strcpy(f->id, v->id);
+	if (v->state == NC_VOLUME_OPEN)
+		strcpy(ctx, v->id);
 }
 
 int nc_volumes_close_all(struct nc *nc, const char *instance_id, struct error *e)
 {
 	for (;;) {
-		struct find_open f = {.instance = instance_id};
+		char id[ID_LEN] = "";
 		int r;
 
 		pthread_mutex_lock(&nc->lock);
-		nc_each_volume(nc, find_open, &f);
+		nc_each_volume_of(nc, instance_id, find_open, id);
 		pthread_mutex_unlock(&nc->lock);
-		if (!f.id[0])
+		if (!id[0])
 			return 0;
-		r = nc_volume_close(nc, f.id, e);
+		r = nc_volume_close(nc, id, e);
 		if (r < 0)
 			return r;
 	}
