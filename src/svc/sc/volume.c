@@ -276,7 +276,9 @@ static enum step create(struct job *j)
 	metrics_add(j->sc->metrics, SC_M_CREATED, 1);
 	log_info("a volume is there", "id=%s bytes=%lld source=%s device=%s", j->id, (long long)j->rec.size_bytes,
 		 j->spec->snapshot_id ? j->spec->snapshot_id : "none", j->rec.device[0] ? j->rec.device : "file");
+	pthread_mutex_lock(&j->sc->lock);
 	sc_kick_snapshots(j->sc, j->id);
+	pthread_mutex_unlock(&j->sc->lock);
 	return STEP_AGAIN;
 }
 
