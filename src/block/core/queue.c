@@ -107,6 +107,16 @@ uint64_t blk_queue_now(const struct blk_queue *q)
 	return q->now_ns;
 }
 
+uint64_t blk_queue_read_clock(struct blk_queue *q)
+{
+	return q->now_ns = clock_ns();
+}
+
+bool blk_queue_has_more(const struct blk_queue *q)
+{
+	return !blk_list_empty(&q->done) || q->deferred || atomic_load_explicit(&q->woken, memory_order_relaxed);
+}
+
 /* ---- what other threads hand in ---- */
 
 void queue_wake(struct blk_queue *q)
@@ -376,7 +386,7 @@ static void run_completions(struct blk_queue *q)
 
 static int wait_events(struct blk_queue *q, int64_t limit_ns)
 {
-	if (!blk_list_empty(&q->done) || q->deferred || atomic_load_explicit(&q->woken, memory_order_acquire))
+	if (blk_queue_has_more(q))
 		limit_ns = 0;
 	if (limit_ns && q->timers) {
 		uint64_t now = clock_ns(), at = q->timers->deadline_ns;

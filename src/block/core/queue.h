@@ -33,6 +33,8 @@ enum blk_io_engine blk_queue_engine(const struct blk_queue *q); /* URING or THRE
 bool blk_queue_is_current(const struct blk_queue *q);
 /* CLOCK_MONOTONIC in ns as read at the last event: cheap. */
 uint64_t blk_queue_now(const struct blk_queue *q);
+uint64_t blk_queue_read_clock(struct blk_queue *q); /* the same, read anew. On q's thread */
+bool blk_queue_has_more(const struct blk_queue *q); /* on q's thread: it is known not to sleep after this */
 
 /* ---- tasks ---- */
 struct blk_task {

@@ -406,19 +406,23 @@ static void vhost_user_close(struct blk_front *f)
 static void vhost_user_stats(struct blk_front *f, struct blk_stats_sink *sink)
 {
 	const struct vhost_user *u = f->state;
-	uint64_t kicks = 0, calls = 0, batches = 0, breaks = 0, resubmitted = 0;
+	uint64_t kicks = 0, calls = 0, batches = 0, breaks = 0, resubmitted = 0, waits = 0, in_vain = 0;
 
 	for (unsigned i = 0; i < VHOST_RINGS_MAX; i++) {
 		const struct vhost_ring *r = &u->ring[i];
 		kicks += atomic_load_explicit(&r->kicks, memory_order_relaxed);
 		calls += atomic_load_explicit(&r->calls, memory_order_relaxed);
 		batches += atomic_load_explicit(&r->batches, memory_order_relaxed);
+		waits += atomic_load_explicit(&r->waits, memory_order_relaxed);
+		in_vain += atomic_load_explicit(&r->waits_in_vain, memory_order_relaxed);
 		breaks += atomic_load_explicit(&r->breaks, memory_order_relaxed);
 		resubmitted += atomic_load_explicit(&r->resubmitted, memory_order_relaxed);
 	}
 	blk_stats_emit(sink, "vhost_user", "kicks", true, kicks, "Notifications from the guest.");
 	blk_stats_emit(sink, "vhost_user", "calls", true, calls, "Notifications to the guest.");
 	blk_stats_emit(sink, "vhost_user", "batches", true, batches, "Batches of answers.");
+	blk_stats_emit(sink, "vhost_user", "waits", true, waits, "Short waits for the driver instead of sleeping.");
+	blk_stats_emit(sink, "vhost_user", "waits_in_vain", true, in_vain, "Those in which it did not come.");
 	blk_stats_emit(sink, "vhost_user", "broken_rings", true, breaks, "Rings stopped because the guest broke virtio's rules.");
 	blk_stats_emit(sink, "vhost_user", "resubmitted", true, resubmitted, "Requests of a dead predecessor that were done again.");
 	blk_stats_emit(sink, "vhost_user", "connections", true, atomic_load(&u->connections), "Peers that connected.");

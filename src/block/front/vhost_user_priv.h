@@ -57,8 +57,12 @@ struct vhost_ring {
 	struct blk_watch kick;
 	struct blk_task batch, stop;
 	unsigned inside;          /* requests */
+	unsigned short_sleeps;    /* in a row */
+	unsigned sleeps_needed;   /* of those, before it is worth a wait */
+	uint64_t slept_ns;        /* since when; 0: it does not */
 	bool enabled, stopping, active;
 
+	_Atomic uint64_t waits, waits_in_vain;
 	_Atomic uint64_t kicks, calls, batches, breaks, resubmitted;
 	_Atomic(const char *) broken; /* to be told by the main thread */
 };

@@ -12,6 +12,10 @@
  * in between is not left lying. A slot belongs to a head: the driver may not use a head again before it is answered, and one
  * that does breaks its ring.
  *
+ * Sleeping and being woken costs both sides some microseconds (in virtual machines more), and where answers come from memory it
+ * comes often: the driver is then about to show more. So a ring whose sleeps are short is looked at for WAIT_NS first, while
+ * nothing of it is inside. When that was in vain, four times as many short sleeps must come before it is tried again.
+ *
  * A request of more elements or bytes than a layer takes goes down in pieces, one after the other (firmware reads a whole
  * kernel at once).
  */
@@ -28,7 +32,19 @@
 #include "os/file.h"
 
 #define ROUND_MAX 16u /* half of the 32 that a busy driver often has out: more would make it wait, fewer would cost calls */
+/* A ring that slept for less than SHORT_NS so many times in a row is looked at for WAIT_NS before it sleeps again. */
+#define SHORT_NS 60000u
+#define WAIT_NS 20000u
+#define SLEEPS_LEAST 4u
+#define SLEEPS_MOST 1024u /* when it was in vain each time */
 #define LONG_IOV_BYTES (sizeof(struct iovec) * VIRTQ_IOV_MAX)
+
+static void cpu_relax(void)
+{
+#ifdef __x86_64__
+	__builtin_ia32_pause();
+#endif
+}
 
 static void signal_fd(int fd)
 {
@@ -209,6 +225,43 @@ static void look(struct vhost_ring *r)
 	blk_queue_defer(r->queue, &r->batch);
 }
 
+/* Nothing is there, nothing is inside: whether something comes within WAIT_NS. */
+static bool comes_soon(struct vhost_ring *r)
+{
+	if (r->short_sleeps < r->sleeps_needed || r->inside || blk_queue_has_more(r->queue))
+		return false;
+	uint64_t until = blk_queue_read_clock(r->queue) + WAIT_NS;
+	blk_count(&r->waits, 1);
+	do {
+		for (unsigned i = 0; i < 16; i++) {
+			if (virtq_more(&r->q)) {
+				r->sleeps_needed = SLEEPS_LEAST;
+				return true;
+			}
+			cpu_relax();
+		}
+	} while (blk_queue_read_clock(r->queue) < until && !blk_queue_has_more(r->queue));
+	blk_count(&r->waits_in_vain, 1);
+	r->short_sleeps = 0;
+	r->sleeps_needed = MIN_OF(r->sleeps_needed * 4, SLEEPS_MOST);
+	return false;
+}
+
+static bool sleeps(struct vhost_ring *r)
+{
+	if (virtq_notify_on(&r->q))
+		return false;
+	r->slept_ns = r->inside ? 0 : blk_queue_read_clock(r->queue); /* what keeps it busy else tells nothing of the driver */
+	return true;
+}
+
+static void wakes(struct vhost_ring *r)
+{
+	if (r->slept_ns)
+		r->short_sleeps = blk_queue_now(r->queue) - r->slept_ns < SHORT_NS ? MIN_OF(r->short_sleeps + 1, SLEEPS_MOST) : 0;
+	r->slept_ns = 0;
+}
+
 static void batch_end(struct blk_task *t)
 {
 	struct vhost_ring *r = (struct vhost_ring *)((char *)t - offsetof(struct vhost_ring, batch));
@@ -224,7 +277,7 @@ static void batch_end(struct blk_task *t)
 	}
 	if (!r->enabled || r->q.broken)
 		return;
-	if (take_round(r) || (!r->q.broken && virtq_notify_on(&r->q))) {
+	if (take_round(r) || (!r->q.broken && (comes_soon(r) || !sleeps(r)))) {
 		virtq_notify_off(&r->q);
 		blk_queue_defer(r->queue, t);
 	}
@@ -235,6 +288,7 @@ static void kicked(struct blk_watch *w, uint32_t events)
 	struct vhost_ring *r = (struct vhost_ring *)((char *)w - offsetof(struct vhost_ring, kick));
 
 	blk_count(&r->kicks, 1);
+	wakes(r);
 	look(r);
 }
 
@@ -338,7 +392,9 @@ int vhost_ring_start(struct vhost_ring *r)
 	if (!err) {
 		struct start s = { .ring = r };
 		virtq_start(&r->q, next);
-		r->inside = 0;
+		r->inside = r->short_sleeps = 0;
+		r->sleeps_needed = SLEEPS_LEAST;
+		r->slept_ns = 0;
 		r->active = r->stopping = false;
 		r->enabled = r->enabled_wanted;
 		atomic_store(&r->broken, NULL);

@@ -191,6 +191,11 @@ int virtq_pop(struct virtq *q, struct virtq_chain *ret)
 	return n;
 }
 
+bool virtq_more(const struct virtq *q)
+{
+	return load16(&q->avail->idx) != q->next_avail;
+}
+
 /* ---- answers ---- */
 
 void virtq_push(struct virtq *q, uint16_t head, uint32_t written_bytes)
@@ -231,5 +236,5 @@ bool virtq_notify_on(struct virtq *q)
 	else
 		store16(&q->used->flags, 0);
 	atomic_thread_fence(memory_order_seq_cst);
-	return load16(&q->avail->idx) != q->next_avail;
+	return virtq_more(q);
 }

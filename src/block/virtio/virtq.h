@@ -62,6 +62,8 @@ void virtq_push(struct virtq *q, uint16_t head, uint32_t written_bytes);
 /* Shows the driver what was pushed. True: it wants to be called. */
 bool virtq_publish(struct virtq *q);
 
+bool virtq_more(const struct virtq *q); /* a chain is there: a look, no more */
+
 /* Ask the driver not to notify (a hint), and to notify again: true when a chain has come meanwhile and may not be told. */
 void virtq_notify_off(struct virtq *q);
 bool virtq_notify_on(struct virtq *q);
