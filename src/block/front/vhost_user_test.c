@@ -95,6 +95,27 @@ static void test_many(void **state)
 	vhost_client_done(&c);
 }
 
+static uint64_t cpu_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+/* A ring that is asked again and again looks before it sleeps; it sleeps all the same when nothing comes. */
+static void test_idle(void **state)
+{
+	connect_and_start((struct vhost_client_settings){ 0 });
+	for (unsigned i = 0; i < 3000; i++)
+		assert_int_equal(do_one(0, VIRTIO_BLK_T_IN, 0, 512), VIRTIO_BLK_S_OK);
+	uint64_t before = cpu_ns();
+	usleep(300000);
+	assert_true(cpu_ns() - before < 100000000u);
+	assert_int_equal(do_one(0, VIRTIO_BLK_T_IN, 0, 512), VIRTIO_BLK_S_OK);
+	vhost_client_done(&c);
+}
+
 static void test_cache_mode(void **state)
 {
 	/* without FLUSH every write is durable before it is answered */
@@ -496,6 +517,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_negotiation, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_requests, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_many, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_idle, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_cache_mode, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_reconnect, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_vring_base_waits, set_up, tear_down),
