@@ -375,8 +375,11 @@ static void detach_disk(const char *device)
 {
 	char command[128];
 
+	if (!*device)
+		return;
 	snprintf(command, sizeof(command), "losetup --detach %s", device);
-	assert_int_equal(system(command), 0);
+	if (system(command))
+		print_message("%s stays: losetup does not detach it\n", device);
 }
 
 static void use_disk(struct sc_fixture *f, const char *small)
@@ -411,23 +414,55 @@ static void use_disk(struct sc_fixture *f, const char *small)
 	fix_await_volume(f, V1, "deleted");
 }
 
+struct disks {
+	struct sc_fixture *f;
+	char dir[40], small[64], large[64];
+};
+
+static int set_up_disks(void **state)
+{
+	struct disks *d = calloc(1, sizeof(*d));
+	char setting[160];
+
+	*state = d;
+	strcpy(d->dir, "/var/tmp/mallee-disks-XXXXXX");
+	assert_non_null(mkdtemp(d->dir));
+	if (!make_disk(d->dir, "small", 16 * MIB, d->small) || !make_disk(d->dir, "large", 32 * MIB, d->large))
+		return 0;
+	snprintf(setting, sizeof(setting), "disks:%s,%s", d->large, d->small);
+	setenv("MALLEE_EBS_POOL", setting, 1);
+	d->f = sc_fixture_new(blockd, "tcg");
+	return 0;
+}
+
+/* Also when the test has failed. */
+static int tear_down_disks(void **state)
+{
+	struct disks *d = *state;
+
+	if (d->f)
+		sc_fixture_free(d->f);
+	unsetenv("MALLEE_EBS_POOL");
+	detach_disk(d->small);
+	detach_disk(d->large);
+	dir_remove(d->dir);
+	free(d);
+	return 0;
+}
+
 static void test_disks(void **state)
 {
+	struct disks *d = *state;
+	struct sc_fixture *f = d->f;
 	struct storage_volume_observed v;
-	char dir[] = "/var/tmp/mallee-disks-XXXXXX", small[64], large[64], setting[160];
 
-	assert_non_null(mkdtemp(dir));
-	if (!make_disk(dir, "small", 16 * MIB, small) || !make_disk(dir, "large", 32 * MIB, large)) {
+	if (!f) {
 		print_message("skipped: no loop devices to be had\n");
-		dir_remove(dir);
 		skip();
 	}
-	snprintf(setting, sizeof(setting), "disks:%s,%s", large, small);
-	setenv("MALLEE_EBS_POOL", setting, 1);
-	struct sc_fixture *f = sc_fixture_new(blockd, "tcg");
-	use_disk(f, small);
+	use_disk(f, d->small);
 	/* Blank again, so that it is taken again; one that holds something is not. */
-	spoil(large, 31 * MIB + 5000);
+	spoil(d->large, 31 * MIB + 5000);
 	fix_volume(f, &(struct fix_volume){ .id = V2, .size_bytes = 24 * MIB });
 	fix_await_volume(f, V2, "error");
 	fix_volume_state(f, V2, &v);
@@ -437,11 +472,6 @@ static void test_disks(void **state)
 	fix_await_volume(f, "vol-00000000000000003", "available");
 	fix_volume(f, &(struct fix_volume){ .id = "vol-00000000000000004", .size_bytes = MIB });
 	fix_await_volume(f, "vol-00000000000000004", "error");
-	sc_fixture_free(f);
-	unsetenv("MALLEE_EBS_POOL");
-	detach_disk(small);
-	detach_disk(large);
-	dir_remove(dir);
 }
 
 int main(int argc, char **argv)
@@ -454,7 +484,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test_setup_teardown(test_growth_and_limits, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_from_snapshot, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_restarts, set_up, tear_down),
-		cmocka_unit_test(test_disks),
+		cmocka_unit_test_setup_teardown(test_disks, set_up_disks, tear_down_disks),
 	};
 
 	blockd = argc > 1 ? argv[1] : "mallee-blockd";
