@@ -160,6 +160,9 @@ def test_by_the_cli(aws, ec2, zone):
     v = aws("ec2", "create-volume", "--availability-zone", zone, "--size", "1", "--volume-type", "gp3",
             "--tag-specifications", "ResourceType=volume,Tags=[{Key=Name,Value=cli}]")["VolumeId"]
     aws("ec2", "wait", "volume-available", "--volume-ids", v)
+    for everything in ("describe-volumes", "describe-volume-status", "describe-volumes-modifications",
+                       "describe-snapshots", "describe-import-snapshot-tasks"):
+        aws("ec2", everything)  # it asks for pages of a length of its own
     assert aws("ec2", "describe-volumes", "--filters", "Name=tag:Name,Values=cl?", f"Name=volume-id,Values={v}",
                "--query", "Volumes[].[VolumeId,State,Size]") == [[v, "available", 1]]
     aws("ec2", "modify-volume", "--volume-id", v, "--size", "2")

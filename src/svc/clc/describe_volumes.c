@@ -9,9 +9,7 @@
 
 enum {
 	PAGE_MIN = 5,
-	VOLUMES_PAGE_MAX = 500,
-	STATUS_PAGE_MAX = 1000,
-	MODIFICATIONS_PAGE_MAX = 500,
+	PAGE_MAX = 1000, /* what aws asks for when nobody says */
 	/* Up to so many named volumes their tags are read one by one, else all of the account's at
 	   once. */
 	FEW = 20,
@@ -156,7 +154,7 @@ int ec2_describe_volumes(struct ec2_call *call, const struct ec2_describe_volume
 
 	if (r >= 0)
 		r = ec2_page(call, &in->max_results, in->next_token, ids > 0, PAGE_MIN,
-			     VOLUMES_PAGE_MAX, &page);
+			     PAGE_MAX, &page);
 	if (r >= 0)
 		r = list_volumes(call, &in->volume_ids, &l);
 	if (r >= 0 && (!ids || ids > FEW))
@@ -248,7 +246,7 @@ int ec2_describe_volume_status(struct ec2_call *call,
 
 	if (r >= 0)
 		r = ec2_page(call, &in->max_results, in->next_token, in->volume_ids.count > 0,
-			     PAGE_MIN, STATUS_PAGE_MAX, &page);
+			     PAGE_MIN, PAGE_MAX, &page);
 	if (r >= 0)
 		r = list_volumes(call, &in->volume_ids, &l);
 	if (r >= 0)
@@ -317,7 +315,7 @@ int ec2_describe_volumes_modifications(struct ec2_call *call,
 
 	if (r >= 0)
 		r = ec2_page(call, &in->max_results, in->next_token, false, 1,
-			     MODIFICATIONS_PAGE_MAX, &page);
+			     PAGE_MAX, &page);
 	if (r >= 0)
 		r = list_volumes(call, &in->volume_ids, &l);
 	if (r >= 0)

@@ -117,7 +117,7 @@ static const struct {
     {"Action=DescribeVolumes&VolumeId.1=vol-00000000000000000", "InvalidVolume.NotFound"},
     {"Action=DescribeVolumes&VolumeId.1=mine", "InvalidVolumeID.Malformed"},
     {"Action=DescribeVolumes&MaxResults=4", "InvalidParameterValue"},
-    {"Action=DescribeVolumes&MaxResults=501", "InvalidParameterValue"},
+    {"Action=DescribeVolumes&MaxResults=1001", "InvalidParameterValue"},
     {"Action=DescribeVolumes&MaxResults=5&VolumeId.1=%v", "InvalidParameterCombination"},
     {"Action=DescribeVolumes&NextToken=x", "InvalidNextToken"},
     {"Action=DescribeVolumes&Filter.1.Name=colour&Filter.1.Value.1=red", "InvalidParameterValue"},
