@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """An encrypted volume in a guest: what it writes is there for it, and for nobody who has the host's disks."""
 import hashlib
+import os
+import signal
+from pathlib import Path
 
 import pytest
 
@@ -53,6 +56,20 @@ def make(ec2, **kw):
     return volume_id
 
 
+def kill_server(cloud, volume_id):
+    """The mallee-blockd of a volume; its command line tells neither key nor data, only the key's file."""
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = entry.read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if words[0].endswith(b"mallee-blockd") and any(str(cloud.state).encode() in w and volume_id.encode() in w for w in words):
+            assert any(w.startswith(b"crypt:key-file=/") for w in words)
+            os.kill(int(entry.parent.name), signal.SIGKILL)
+            return
+    raise AssertionError(f"nobody serves {volume_id}")
+
+
 def test_encrypted_volume(real_cloud, real_ec2, first):
     ec2, guest = real_ec2, first.wait_ssh()
     before, after = text("before"), text("after")
@@ -72,6 +89,9 @@ def test_encrypted_volume(real_cloud, real_ec2, first):
     assert files_with(real_cloud.state, needles) == set()
     for path in keys:
         assert files_with(real_cloud.state, needles_of(path.read_bytes()), skip=keys) == set(), path
+    assert digest(guest, disk, 1024, size) == sha(after)
+    kill_server(real_cloud, volume_id)  # its successor reads the key again
+    guest.ssh("echo 3 > /proc/sys/vm/drop_caches")
     assert digest(guest, disk, 1024, size) == sha(after)
     detach(ec2, volume_id)
     wait_for("the key to go with the attachment", lambda: not key.exists(), 60)
