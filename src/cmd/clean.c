@@ -14,7 +14,6 @@
 #include "cmd/service.h"
 #include "cmd/stop.h"
 #include "cmd/virtd.h"
-#include "hyper/host.h"
 #include "net/net.h"
 #include "os/file.h"
 #include "os/spawn.h"
@@ -162,7 +161,6 @@ static int unconfine(const struct settings *s, struct error *e)
 
 static int uninstall(const struct settings *s, bool yes, struct error *e)
 {
-	_cleanup_(freep) char *kvm_record = settings_path(s, "kvm-device.json");
 	int r = need_state(s, e);
 
 	if (r < 0)
@@ -183,8 +181,6 @@ static int uninstall(const struct settings *s, bool yes, struct error *e)
 		r = pool_disks_blank(s, e);
 	if (r == 0)
 		r = remove_network(s, e);
-	if (r == 0 && !is_fake(s))
-		r = hyper_host_restore(kvm_record, e);
 	if (r == 0 && !is_fake(s))
 		r = unconfine(s, e);
 	if (r == 0 && !is_fake(s))

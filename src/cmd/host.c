@@ -8,11 +8,13 @@
 
 #include "base/text.h"
 #include "cmd/service.h"
+#include "hyper/host.h"
 #include "os/file.h"
 #include "os/privs.h"
 #include "os/spawn.h"
 
 #define RECORD "/var/lib/mallee-host"
+#define KVM_RECORD RECORD "/kvm-device"
 #define CACHE "/var/cache/mallee" /* of image builds, where there is no build folder */
 
 struct user {
@@ -63,6 +65,11 @@ int host_cloud_add(const struct settings *s, struct error *e)
 {
 	return record("clouds", settings_get(s, SETTING_CLOUD_ID), settings_get(s, SETTING_STATE),
 		      e);
+}
+
+int host_kvm_prepare(struct error *e)
+{
+	return hyper_host_prepare(KVM_RECORD, e);
 }
 
 static bool any_in(const char *kind)
@@ -131,7 +138,9 @@ int host_cloud_remove(const struct settings *s, struct error *e)
 		printf("  other clouds are on this machine: the users that they share stay\n");
 		return 0;
 	}
-	r = remove_users(e);
+	r = hyper_host_restore(KVM_RECORD, e);
+	if (r == 0)
+		r = remove_users(e);
 	if (r < 0)
 		return r;
 	name_packages();

@@ -17,7 +17,6 @@
 #include "cmd/service.h"
 #include "cmd/setup.h"
 #include "cmd/up.h"
-#include "hyper/host.h"
 #include "os/file.h"
 #include "os/spawn.h"
 
@@ -43,7 +42,6 @@ static int confine(const struct settings *s, struct error *e)
 
 static int prepare(struct settings *s, struct error *e)
 {
-	_cleanup_(freep) char *kvm_record = NULL;
 	int r = preflight(s, e);
 
 	if (r == 0)
@@ -52,10 +50,8 @@ static int prepare(struct settings *s, struct error *e)
 		r = host_cloud_add(s, e);
 		if (r == 0)
 			r = host_users_make(e);
-		if (r == 0) {
-			kvm_record = settings_path(s, "kvm-device.json");
-			r = hyper_host_prepare(kvm_record, e);
-		}
+		if (r == 0)
+			r = host_kvm_prepare(e);
 		if (r == 0)
 			r = confine(s, e);
 	}

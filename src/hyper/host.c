@@ -28,12 +28,12 @@ bool host_needs_access(const struct stat *dev, uid_t uid, gid_t gid, gid_t kvm_g
 	return (rw & 6) != 6;
 }
 
-static int write_record(const char *path, const struct stat *before, gid_t kvm_gid, struct error *e)
+static int write_record(const char *path, const struct stat *before, gid_t ours, struct error *e)
 {
 	char text[128];
 	int n = snprintf(text, sizeof(text), KVM_DEVICE " gid=%u mode=%o ours=%u\n",
 			 (unsigned int)before->st_gid, (unsigned int)(before->st_mode & 07777),
-			 (unsigned int)kvm_gid);
+			 (unsigned int)ours);
 	int r = file_write_atomic(path, text, (size_t)n, 0600);
 
 	return r < 0 ? error_errno(e, r, "cannot write %s", path) : 0;
@@ -44,24 +44,25 @@ int hyper_host_prepare(const char *record_path, struct error *e)
 	struct stat dev;
 	struct group *group;
 	uid_t uid;
-	gid_t gid;
+	gid_t gid, ours;
 	int r;
 
 	if (stat(KVM_DEVICE, &dev) < 0 || !S_ISCHR(dev.st_mode) ||
 	    privs_lookup_user(QEMU_USER, &uid, &gid) < 0)
 		return 0;
 	group = getgrnam(KVM_GROUP);
-	if (!group || !host_needs_access(&dev, uid, gid, group->gr_gid))
+	ours = group ? group->gr_gid : gid;
+	if (!host_needs_access(&dev, uid, gid, ours))
 		return 0;
 	if (access(record_path, F_OK) != 0) {
-		r = write_record(record_path, &dev, group->gr_gid, e);
+		r = write_record(record_path, &dev, ours, e);
 		if (r < 0)
 			return r;
 	}
-	if (chown(KVM_DEVICE, (uid_t)-1, group->gr_gid) < 0 ||
+	if (chown(KVM_DEVICE, (uid_t)-1, ours) < 0 ||
 	    chmod(KVM_DEVICE, (dev.st_mode & 07777) | 0060) < 0)
 		return error_errno(e, errno,
-				   "cannot give the group " KVM_GROUP " access to " KVM_DEVICE);
+				   "cannot give the group %s access to " KVM_DEVICE, group ? KVM_GROUP : QEMU_USER);
 	return 0;
 }
 

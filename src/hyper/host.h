@@ -9,11 +9,12 @@
 #include "hyper/driver.h"
 
 /*
- * Give QEMU's user (libvirt-qemu) access to /dev/kvm through the group kvm, as distributions do.
+ * Give QEMU's user (libvirt-qemu) access to /dev/kvm through the group kvm, as distributions do, or, where there is no such
+ * group (a machine without udev), through that user's own.
  * Without it libvirt finds that its record of QEMU's abilities is out of date at each call and
  * takes it anew: starting a guest lasts 5 s instead of 1 s, also under TCG. What was there before
  * is written to record_path first. Nothing is done where the access is there already, or the
- * device, the user or the group is not. Needs root. Call it before libvirtd is used.
+ * device or the user is not. Needs root. Call it before libvirtd is used.
  */
 int hyper_host_prepare(const char *record_path, struct error *e);
 /* Put back what the record names, if it is still as we left it, and remove the record. No record:
