@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from guest import BOOT_S, Guest
 from lib import ebs
 from lib.atrest import files_with, keys_at_hand, needles_of
 from lib.cloud import wait_for
@@ -115,3 +116,24 @@ def test_encrypted_volume(real_cloud, real_ec2, first):
     detach(ec2, plain)
     assert any(plain in name for name in files_with(real_cloud.state, needles))
     ec2.delete_volume(VolumeId=plain)
+
+
+def test_encrypted_root(real_cloud, real_ec2, image_id):
+    """A plain image, a root that is encrypted: it boots, and what it writes is not seen."""
+    ec2 = real_ec2
+    (image,) = ec2.describe_images(ImageIds=[image_id])["Images"]
+    (launched,) = ec2.run_instances(
+        ImageId=image_id, InstanceType="t2.nano", MinCount=1, MaxCount=1, KeyName="mallee",
+        BlockDeviceMappings=[{"DeviceName": image["RootDeviceName"], "Ebs": {"Encrypted": True}}])["Instances"]
+    ec2.get_waiter("instance_running").wait(InstanceIds=[launched["InstanceId"]], WaiterConfig={"Delay": 1, "MaxAttempts": BOOT_S})
+    guest = Guest(real_cloud, ec2, launched["InstanceId"], real_cloud.state / "keys" / "mallee").wait_ssh()
+    try:
+        (volume,) = ec2.describe_volumes(Filters=[{"Name": "attachment.instance-id", "Values": [guest.id]}])["Volumes"]
+        assert volume["Encrypted"] is True
+        content = text("root")
+        guest.ssh("cat > /root/secret; sync; sync", input=content)
+        assert files_with(real_cloud.state, [content[i:i + 40].encode() for i in range(0, len(content), 65536)]) == set()
+        assert guest.ssh("sha256sum < /root/secret").split()[0] == sha(content)
+    finally:
+        ec2.terminate_instances(InstanceIds=[guest.id])
+    ec2.get_waiter("instance_terminated").wait(InstanceIds=[guest.id], WaiterConfig={"Delay": 1, "MaxAttempts": 120})
