@@ -728,7 +728,7 @@ static void a_guest_that_stops_itself_takes_no_room(void **state)
 	double_set_state(f->one, "i-1", "stopped");
 	EVENTUALLY(is_seen(f, "i-1", "stopped"));
 	assert_int_equal(used_vcpus(f, "one"), 0);
-	f->one->obey = false;
+	f->one->refuse_id = "i-1"; /* so that it says nothing about the newer one */
 	apply_ebs(f, "i-1", "running");
 	assert_int_equal(used_vcpus(f, "one"), 2);
 }
