@@ -28,7 +28,7 @@ static const char script[] =
     "			wrong $1 $2 write\n"
     "		got=$(dd if=$node bs=4096 skip=$((n % 512)) count=1 iflag=direct 2> /dev/null | head -n 1)\n"
     "		[ \"$got\" = \"$2 $n\" ] || wrong $1 $2 read\n"
-    "		[ $((n % 5)) = 0 ] && say \"$2 at $n of $(($(cat /sys/block/$1/size) / 2048)) MiB\"\n"
+    "		[ $((n % 5)) = 0 ] && read -r size < /sys/block/$1/size && say \"$2 at $n of $((size / 2048)) MiB\"\n"
     "	done\n"
     "	rm /tmp/$1\n"
     "	say \"$2 gone\"\n"

@@ -152,7 +152,7 @@ def test_user_data(debian):
 def test_root_grew(debian):
     sectors = int(debian.ssh("cat /sys/block/vda/size"))
     kib = int(debian.ssh("df -k --output=size / | tail -n 1"))
-    assert sectors * 512 == 4 << 30
+    assert sectors * 512 == 8 << 30
     assert kib * 2 > sectors * 0.9
 
 

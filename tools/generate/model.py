@@ -290,6 +290,8 @@ class Service:
         for name, served in self.overlay.get("serves", {}).items():
             shape = self.shapes.get(name)
             if shape is None or not shape.on_input:
+                if name in self.overlay.get("some_models", []):
+                    continue
                 raise ModelError("overlay of %s: serves %s, which no served action reads"
                                  % (self.name, name))
             known = {m.name for m in shape.members}
