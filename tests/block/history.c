@@ -105,9 +105,10 @@ uint32_t history_begin(struct history *h, enum history_kind kind, bool fua, uint
 	o->maybe = false;
 	o->completed = o->effect[0] = o->effect[1] = 0;
 	o->split = o->split_end = 0;
-	o->submitted = history_tick(h);
 	for (uint64_t i = 0; i < sectors; i++)
 		link_sector(h, sector + i, node + (uint32_t)i, op);
+	/* Last: who is killed on the way has submitted nothing. */
+	o->submitted = history_tick(h);
 	return op;
 }
 

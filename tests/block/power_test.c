@@ -88,12 +88,14 @@ static void play(const struct stack_case *c, uint64_t seed, bool every_moment, u
 	memcpy(r.left->boot_file, h->world->boot_file, sizeof(r.left->boot_file));
 	for (unsigned i = 0; i < FILES_MAX && h->world->file[i].size_bytes; i++)
 		world_file(r.left, h->world->file[i].path, h->world->file[i].size_bytes);
-	if (random_below(&h->random, 2)) /* dies on the way */
-		h->world->kill_after = (int64_t)random_below(&h->random, ops * c->queues * 6);
-	harness_child(h, run_some, &ops, -1);
-	h->world->kill_after = -1;
-	world_cut_off_unseen(h->world);
-	history_cut_off(&h->model->history);
+	for (bool again = true; again;) { /* who dies on the way may be followed by another that goes on with what is there */
+		if (random_below(&h->random, 2))
+			h->world->kill_after = (int64_t)random_below(&h->random, ops * c->queues * 6);
+		again = harness_child(h, run_some, &ops, -1) && random_below(&h->random, 2);
+		h->world->kill_after = -1;
+		world_cut_off(h->world, &h->random);
+		history_cut_off(&h->model->history);
+	}
 	harness_child(h, explore, &r, -1);
 	results[RESULT_FILE_OPS] += h->world->file[0].size_bytes ? h->world->file[0].history.ops : 0;
 	results[RESULT_STATES] += h->results[RESULT_STATES];

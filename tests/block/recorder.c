@@ -52,8 +52,9 @@ static void take_effect(struct recorder *rec, const struct blk_req *r, unsigned 
 	pthread_mutex_lock(&rec->lock);
 	if (r->op != BLK_READ && r->op != BLK_FLUSH) {
 		struct history_op *o = &h->op[r->scratch[0]];
-		rec->world->copying = (uint32_t)r->scratch[0] + 1;
+		/* Killed up to here it has not happened; from here on it has: end_copy() does the rest. */
 		*(part ? &o->split_end : &o->split) = to / SECTOR;
+		rec->world->copying = COPYING((uint32_t)r->scratch[0], part);
 		o->effect[part] = history_tick(h);
 	}
 	if (r->op == BLK_READ)

@@ -36,8 +36,11 @@ struct world {
 	unsigned fail_permille;      /* writes and flushes of the disk that fail */
 	bool write_through;          /* the disk has no cache */
 	_Atomic uint64_t count[BLK_OPS]; /* of the disk */
-	_Atomic uint32_t copying;    /* the operation that is taking effect, + 1 */
+	_Atomic uint32_t copying;    /* what is taking effect: COPYING(), 0 nothing */
 };
+#define COPYING(op, part) ((op) * 2 + (part) + 1)
+#define COPYING_OP(copying) (((copying) - 1) / 2)
+#define COPYING_PART(copying) (((copying) - 1) % 2)
 
 struct world *world_new(uint64_t size_bytes, uint64_t seed);
 void world_free(struct world *a);
@@ -46,7 +49,6 @@ void world_event(struct world *a); /* may be the last thing that this process do
 bool world_is_full(const struct world *a);
 /* The process is gone: what it had in flight happens in part, and never after. */
 void world_cut_off(struct world *a, uint64_t *random);
-void world_cut_off_unseen(struct world *a); /* the same, where nobody looks at the disk as it is now */
 /* What is there now is durable: an empty record. */
 void world_forget(struct world *a);
 

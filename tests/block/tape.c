@@ -152,7 +152,7 @@ unsigned tape_unknown(struct tape *t, uint64_t at, bool write_through, uint32_t 
 	v.write_through = write_through;
 	for (uint32_t i = 0; i < t->history.ops && count < max; i++) {
 		const struct history_op *o = &t->history.op[i];
-		if (o->sectors && o->submitted <= at && !history_is_known(&t->history, i, &v))
+		if (o->sectors && o->submitted && o->submitted <= at && !history_is_known(&t->history, i, &v))
 			out[count++] = i;
 	}
 	return count;
@@ -287,16 +287,34 @@ static void end_in_part(struct tape *t, uint32_t op, uint64_t *random)
 		sector_of(t, op, o->sector + s, t->now + (o->sector + s) * SECTOR);
 }
 
-/* A copy that was cut short: sectors are not torn. */
+/* A part that was taking effect, in some of its sectors or all: sectors are not torn. recorder.c: take_effect(). */
 static void end_copy(struct world *a)
 {
-	uint32_t op = atomic_exchange(&a->copying, 0);
-	struct history_op *o = op ? &a->disk.history.op[op - 1] : NULL;
+	uint32_t copying = atomic_exchange(&a->copying, 0), op = COPYING_OP(copying);
+	bool second = COPYING_PART(copying);
 
-	for (uint64_t s = 0; o && s < (o->effect[1] ? o->split_end : o->split); s++) {
-		if (s >= o->split || !o->effect[1])
-			sector_of(&a->disk, op - 1, o->sector + s, a->disk.now + (o->sector + s) * SECTOR);
+	if (!copying)
+		return;
+	struct history_op *o = &a->disk.history.op[op];
+	if (!o->effect[second])
+		o->effect[second] = history_tick(&a->disk.history);
+	for (uint64_t s = second ? o->split : 0; s < (second ? o->split_end : o->split); s++)
+		sector_of(&a->disk, op, o->sector + s, a->disk.now + (o->sector + s) * SECTOR);
+}
+
+/* What a dead process had asked the kernel to write to a file was written or it was not: the file tells. Only a sync makes it durable. */
+static void file_cut_off(struct tape *t)
+{
+	tape_load_file(t, t->now);
+	for (uint32_t i = 0; i < t->history.ops; i++) {
+		struct history_op *o = &t->history.op[i];
+		bool there = o->submitted && o->kind == HISTORY_WRITE && !memcmp(t->now + o->sector * SECTOR, t->heap + o->data, o->sectors * SECTOR);
+		if (!o->completed && there) {
+			o->fua = false;
+			history_end(&t->history, i, 0);
+		}
 	}
+	history_cut_off(&t->history);
 }
 
 void world_cut_off(struct world *a, uint64_t *random)
@@ -307,12 +325,7 @@ void world_cut_off(struct world *a, uint64_t *random)
 		if (o->submitted && !o->completed && o->kind != HISTORY_FLUSH && !o->effect[1])
 			end_in_part(&a->disk, i, random);
 	}
-	world_cut_off_unseen(a);
-}
-
-void world_cut_off_unseen(struct world *a)
-{
 	history_cut_off(&a->disk.history);
 	for (unsigned i = 0; i < FILES_MAX && a->file[i].size_bytes; i++)
-		history_cut_off(&a->file[i].history);
+		file_cut_off(&a->file[i]);
 }

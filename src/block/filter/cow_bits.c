@@ -493,6 +493,8 @@ static int load(struct bits *b, const struct bits_settings *s, struct error *e)
 	int err = map_file(b, (b->count + BITS_PER_PAGE - 1) / BITS_PER_PAGE);
 
 	b->grown_from = b->count;
+	if (!err && fdatasync(b->fd)) /* what a process that was killed had written and not synced is read as durable below */
+		err = -errno;
 	if (err)
 		return error_errno(e, err, "mapping %s", s->path);
 	for (uint64_t page = 0; page < b->pages; page++) {
