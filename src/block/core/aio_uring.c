@@ -1,5 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* I/O on files through io_uring: operations are gathered and handed over at the end of a batch, in one system call. */
+/*
+ * I/O on files through io_uring: operations are gathered and handed over a few at a time. All of a batch in one system call would
+ * cost the least, but a disk that has nothing to do then waits until the last is prepared, and answers all of them at once: driver
+ * and disk would take turns. One at a time costs a call, and often an exit to a hypervisor, for each.
+ */
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -13,6 +17,7 @@
 
 #define RING_ENTRIES 256
 #define FILES 8 /* kept at hand */
+#define HANDED_OVER 4u /* of 4 KiB at a depth of 32 a virtual disk did a tenth more than with 16 at once; 1, 2 and 8 were behind */
 
 struct aio_engine {
 	struct blk_queue *queue;
@@ -145,16 +150,28 @@ static void prepare(struct aio_engine *a, struct io_uring_sqe *sqe, struct blk_a
 	io_uring_sqe_set_data(sqe, op);
 }
 
+/* -EAGAIN, -EBUSY: the kernel is short of memory or has completions to be reaped first. The next turn tries again, which those
+ * completions bring about. */
+static void hand_over(struct aio_engine *a)
+{
+	if (io_uring_submit(&a->ring) >= 0)
+		a->unsubmitted = io_uring_sq_ready(&a->ring) > 0;
+}
+
 static bool try_submit(struct aio_engine *a, struct blk_aio *op)
 {
 	struct io_uring_sqe *sqe = io_uring_get_sqe(&a->ring);
 
-	if (!sqe && io_uring_submit(&a->ring) >= 0)
+	if (!sqe) {
+		hand_over(a);
 		sqe = io_uring_get_sqe(&a->ring);
+	}
 	if (!sqe)
 		return false;
 	prepare(a, sqe, op);
 	a->unsubmitted = true;
+	if (io_uring_sq_ready(&a->ring) >= HANDED_OVER)
+		hand_over(a);
 	return true;
 }
 
@@ -174,10 +191,8 @@ static void uring_flush(struct aio_engine *a)
 		if (!a->waiting)
 			a->waiting_last = &a->waiting;
 	}
-	/* -EAGAIN, -EBUSY: the kernel is short of memory or has completions to be reaped first. The next turn tries again, which
-	 * those completions bring about. */
-	if (a->unsubmitted && io_uring_submit(&a->ring) >= 0)
-		a->unsubmitted = io_uring_sq_ready(&a->ring) > 0;
+	if (a->unsubmitted)
+		hand_over(a);
 }
 
 static void uring_reap(struct aio_engine *a)
