@@ -24,7 +24,7 @@ import time
 from pathlib import Path
 
 import guest as guest_dd
-from servers import TICKS, CannotMeasure, Server
+from servers import CannotMeasure, Server, busy_s
 
 SOURCE = Path(__file__).resolve().parent.parent
 BUILD = (SOURCE / os.environ.get("MALLEE_BUILD", "build")).resolve()
@@ -179,12 +179,6 @@ def nbd(bench, server, *, access, bs, depth):
 
 # ---- runs, pairs, rows ----
 
-def busy_s():
-    """CPU that this machine has spent on anything."""
-    fields = [int(word) for word in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
-    return (sum(fields) - fields[3] - fields[4]) / TICKS
-
-
 class Side:
     """One of those compared: how it is measured, and what came of it."""
 
@@ -194,10 +188,10 @@ class Side:
         self.runs = []
 
     def run(self):
-        busy, begin = busy_s(), time.monotonic()
+        busy, begin = busy_s()[0], time.monotonic()
         result = self.measure()
         own = result["cpu_s"] + (result.get("client_cpu_s", 0) if result["cpu_s"] != result.get("client_cpu_s") else 0)
-        result["others"] = max(0.0, (busy_s() - busy - own) / (time.monotonic() - begin))
+        result["others"] = max(0.0, (busy_s()[0] - busy - own) / (time.monotonic() - begin))
         result["cpu_us_per_op"] = result["cpu_s"] / result["ops"] * 1e6
         self.runs.append(result)
         return result
@@ -375,15 +369,12 @@ def guest_result(name, job, rate, host, inside, against, target):
 
 
 def guest_rows(bench, name, rate, targets):
-    image = BUILD / "bench" / "guest"
-    made = subprocess.run([SOURCE / "image" / "bench" / "build", "--output", image], capture_output=True, text=True, check=False)
-    if made.returncode:
-        raise CannotMeasure(f"the guest's image: {made.stderr.strip()[-300:]}")
+    image = guest_dd.image(BUILD, SOURCE)
     folder = bench.folder / f"guest-{rate}"
     folder.mkdir()
     rows = []
     with guest_dd.Disk(BLOCKD, folder, rate, "1G") as disk, guest_dd.volume(BLOCKD, disk, folder, guest_filters(bench)) as server, \
-            guest_dd.Guest(image, server.sock, folder / "guest.log") as inside:
+            guest_dd.Guest(image, folder / "guest.log", guest_dd.vhost_user_disk(server.sock)) as inside:
         for job, (against, target) in targets.items():
             host_runs, guest_runs = guest_dd.compare_on(disk, inside, job, min(bench.args.pairs, GUEST_PAIRS), GUEST_MIB, say)
             rows.append(guest_result(name, job, rate, host_runs, guest_runs, against, target))

@@ -13,7 +13,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from servers import CannotMeasure, Server
+from servers import CannotMeasure, Server, die_with_parent, last_line
 
 BLOCK_BYTES = 65536
 BOOT_S = 120
@@ -25,19 +25,33 @@ JOBS = { # what dd is told
 }
 
 
+COLD = "sync; echo 3 > /proc/sys/vm/drop_caches" # what is to be read is not in memory
+
+
+def dd_command(job, disk, count):
+    """A flush at the end is timed with the rest. The disk is held open, as one that is mounted is: its last close would empty the
+    cache of all pages within dd's time, which keeps an emulated processor busy for a millisecond a MiB, and no disk. With a path:
+    busybox has a dd of its own."""
+    return f"(/bin/dd {JOBS[job].format(disk=disk)} bs=64k count={count}) 3< {disk}"
+
+
 def dd_line(job, disk, count):
-    """A shell's line. The page cache is emptied first; a flush at the end is timed with the rest. The disk is held open, as one
-    that is mounted is: its last close would empty the cache of all pages within dd's time, which keeps an emulated processor
-    busy for a millisecond a MiB, and no disk. With a path: busybox has a dd of its own."""
-    return f"sync; echo 3 > /proc/sys/vm/drop_caches; (/bin/dd {JOBS[job].format(disk=disk)} bs=64k count={count}) 3< {disk}"
+    """A shell's line: dd with a cold cache."""
+    return f"{COLD}; {dd_command(job, disk, count)}"
 
 
-def dd_rate(text):
-    """Bytes a second, from what dd said; its own figure is rounded."""
+def dd_figures(text):
+    """Bytes and seconds, from what dd said."""
     found = re.search(r"^(\d+) bytes.* copied, ([0-9.e+-]+) s", text, re.M)
     if not found:
         raise CannotMeasure(f"dd said: {text.strip()[-200:]}")
-    return int(found.group(1)) / float(found.group(2))
+    return int(found.group(1)), float(found.group(2))
+
+
+def dd_rate(text):
+    """Bytes a second; dd's own figure is rounded."""
+    size, seconds = dd_figures(text)
+    return size / seconds
 
 
 class Disk:
@@ -86,23 +100,46 @@ class Disk:
         return dd_rate(done.stderr)
 
 
-class Guest:
-    """QEMU with a volume on vhost-user-blk; lines for its shell go over the serial port."""
+def image(build, source):
+    """The folder with the guest's kernel and initramfs, made when it is not there or older than what it is made of."""
+    folder = build / "bench" / "guest"
+    made = subprocess.run([source / "image" / "bench" / "build", "--output", folder, "--programs", build / "bench"],
+                          capture_output=True, text=True, check=False)
+    if made.returncode:
+        raise CannotMeasure(f"the guest's image: {made.stderr.strip()[-300:]}")
+    return folder
 
-    def __init__(self, image, sock, log):
+
+def vhost_user_disk(sock):
+    """QEMU's arguments for a volume; its guest's memory is to be shared."""
+    return ["-chardev", f"socket,id=volume,path={sock}", "-device", "vhost-user-blk-pci,chardev=volume"]
+
+
+ACCELERATORS = {"kvm": ["-accel", "kvm", "-cpu", "host"],
+                "tcg": ["-accel", "tcg", "-cpu", "max,-erms,-fsrm"]} # with these a copy is "rep movsb", of which TCG makes bytes
+
+
+class Guest:
+    """QEMU; lines for its guest's shell go over the serial port. arguments: of its devices; modules, disk: see image/bench/init."""
+
+    def __init__(self, image, log, arguments, *, modules=("virtio_pci", "virtio_blk"), disk="/dev/vda", accel="tcg", memory_mb=512,
+                 boot_s=BOOT_S):
         self.log = open(log, "wb")
         self.text = b""
+        self.boot_s = boot_s
         self.process = subprocess.Popen([
-            "qemu-system-x86_64", "-nodefaults", "-no-reboot", "-display", "none", "-serial", "stdio", "-machine", "q35,memory-backend=ram",
-            "-accel", "tcg", "-cpu", "max,-erms,-fsrm", "-m", "512", "-object", "memory-backend-memfd,id=ram,size=512M,share=on",
-            "-kernel", image / "vmlinuz", "-initrd", image / "initrd.img", "-append", "console=ttyS0 quiet panic=-1",
-            "-chardev", f"socket,id=volume,path={sock}", "-device", "vhost-user-blk-pci,chardev=volume"],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log)
+            "qemu-system-x86_64", "-name", "bench,debug-threads=on", "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none",
+            "-serial", "stdio", "-machine", "q35,memory-backend=ram", *ACCELERATORS[accel], "-m", str(memory_mb),
+            "-object", f"memory-backend-memfd,id=ram,size={memory_mb}M,share=on",
+            "-kernel", str(image / "vmlinuz"), "-initrd", str(image / "initrd.img"),
+            "-append", f"console=ttyS0 quiet panic=-1 mallee.modules={','.join(modules)} mallee.disk={disk}", *arguments],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, start_new_session=True, preexec_fn=die_with_parent)
 
     def __enter__(self):
         try:
-            self.wait_for(rb"mallee: ready", BOOT_S)
-        except CannotMeasure:
+            if b"mallee: no disk" in self.wait_for(rb"mallee: ready", self.boot_s):
+                raise CannotMeasure(f"the guest found no disk (see {self.log.name})")
+        except BaseException:
             self.__exit__()
             raise
         return self
@@ -121,10 +158,14 @@ class Guest:
             self.log.flush()
             self.text += data
             if not data:
-                raise CannotMeasure(f"the guest is silent (see {self.log.name})")
+                raise CannotMeasure(f"the guest {'is silent' if self.process.poll() is None else 'ended'}{self.last_words()}")
         before = self.text[:found.start()]
         self.text = self.text[found.end():]
         return before
+
+    def last_words(self):
+        """What QEMU or its guest said last."""
+        return f": {last_line(self.log.name)} (all of it: {self.log.name})"
 
     def run(self, line, seconds):
         self.process.stdin.write(line.encode() + b"\n")
