@@ -53,6 +53,9 @@ static void take_reason(struct arena *a, const struct shared_instance_observed *
 		return;
 	if (str_eq(i->state_reason_code, "Client.UserInitiatedShutdown"))
 		return;
+	/* The node only knows that it was told to. A launch that failed elsewhere has its reason. */
+	if (i->state_reason_code && str_eq(seen->state_reason_code, "Client.UserInitiatedShutdown"))
+		return;
 	if (seen->state_reason_code) {
 		const char *text = seen->state_reason_message ? seen->state_reason_message : "";
 

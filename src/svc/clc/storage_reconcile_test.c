@@ -435,8 +435,13 @@ static void launch_fails_with_its_volume(void **state)
 	assert_non_null(strstr(rec->state_reason_message, "the pool is full"));
 	assert_int_equal(inventory_count(b->f->clc.inventory, INSTANCE_SHUTTING_DOWN), 1);
 	fixture_report(b->f, i, "terminated");
+	b->f->cluster.observed[0].state_reason_code = "Client.UserInitiatedShutdown"; /* a node was told to, and knows no more */
 	observe_cluster(b);
 	assert_string_equal(volume_state(b, v), "deleting");
+	rec = fixture_instance(b->f, i);
+	assert_string_equal(rec->state, "terminated");
+	assert_string_equal(rec->state_reason_code, "Server.InternalError");
+	assert_non_null(strstr(rec->state_transition_reason, "the pool is full"));
 }
 
 static void volume_of_an_ended_launch_goes_unmade(void **state)
