@@ -20,6 +20,7 @@ COMMANDS = {
     "block": (None, "the block engine beside QEMU's and others' servers"),
     "report": ("paper.report", "show a kept result: as tables, as HTML, as CSV"),
     "compare": ("paper.compare", "two results row by row; without names: which are kept"),
+    "paper": ("paper.suite", "both, within half an hour: paper.json and the tables of docs/paper.md"),
     "paper-doc": ("paper.doc", "put a result's tables into docs/paper.md"),
 }
 

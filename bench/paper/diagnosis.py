@@ -25,10 +25,10 @@ def sentence(text):
 
 def finding_text(held, row):
     """One finding: why, what would mend it, what that would give."""
-    gain = gain_text(held.get("gain"), row)
+    gain, mend = gain_text(held.get("gain"), row), (held.get("mend") or "").strip()
     parts = [sentence(held.get("why") or held["rule"])]
-    if held.get("mend"):
-        parts.append(sentence("To mend it: " + held["mend"] + (f" ({gain})" if gain else "")))
+    if mend:
+        parts.append(f"{mend.rstrip('.')}: {gain}." if gain else sentence(mend))
     return " ".join(parts)
 
 

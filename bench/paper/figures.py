@@ -13,10 +13,6 @@ OVERVIEW = {
 }
 
 
-def short_reason(row):
-    return "not measured" if row is not None else ""
-
-
 def by_configuration(rows):
     return {row["configuration"]: row for row in rows}
 
@@ -27,7 +23,7 @@ def percent(value, native):
 
 def share_bar(value, row, who):
     if value is None:
-        return Bar(None, f"{who}: not measured" if row is not None else "")
+        return Bar(None, "here: not measured" if who == "here" else "")
     mark = "?" if who == "here" and row.get("unreliable") else ""
     return Bar(value, f"{mark}{value:.0f} %" if value >= 10 else f"{mark}{value:.1f} %")
 
@@ -79,7 +75,7 @@ def rate_bar(row, series):
 
 def label_of(row):
     vmm, driver = row.get("vmm") or "", row.get("driver")
-    if vmm == "none" and not driver:
+    if row["configuration"] in ("none", "net-none"):
         return "the host itself"
     if row["configuration"] in ("mallee", "net-mallee"):
         return "Mallee"

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """A result as one HTML file that needs nothing else: figures, tables, diagnosis, the model, and every run."""
 from paper.columns import by_reason, columns_of, figure, share, whole, workloads_of
-from paper.diagnosis import findings_of, short_name
+from paper.diagnosis import UNITS, findings_of, short_name
 from paper.figures import FIGURES, by_configuration
 from paper.machine import flat, host_text, notes_of, settings_text, versions_text
 from paper.markup import Markup, join, tag
-from paper.result import is_empty, main_figure, rows_of, spread_of, write_text
+from paper.result import is_empty, is_net, main_figure, rows_of, spread_of, write_text
 from paper.style import STYLE
 from paper.svg import draw
 
@@ -14,6 +14,11 @@ TITLES = {"disk": "What guests get of the disk", "net": "What guests get of the 
 
 def definition_list(pairs, css):
     return tag("dl", *(join([tag("dt", name), tag("dd", value)]) for name, value in pairs if value), class_=css)
+
+
+def capital(title):
+    """At the head of a line; dd keeps its name."""
+    return title if title.startswith("dd") else title[:1].upper() + title[1:]
 
 
 def anchor(workload):
@@ -68,7 +73,7 @@ def workload_table(rows, workload):
     columns = columns_of([row for row in rows if not is_empty(row)] or rows)
     head = [head_cell(column.title, column.about, column.numeric) for column in columns]
     body = [(empty_row if is_empty(row) else filled_row)(row, columns) for row in rows]
-    about = workload.about[:1].upper() + workload.about[1:] + "." if workload.about else workload.title
+    about = capital(workload.about) + "." if workload.about else workload.title
     return table(about, head, body)
 
 
@@ -85,7 +90,7 @@ def held_back(rows):
 
 def workload_section(result, workload):
     rows = rows_of(result, workload.id)
-    title = workload.title[:1].upper() + workload.title[1:] + (f" (the study: {workload.table})" if workload.table else "")
+    title = capital(workload.title) + (f" (the study: {workload.table})" if workload.table else "")
     return tag("section", tag("h3", title), workload_table(rows, workload), held_back(rows), id=anchor(workload))
 
 
@@ -121,7 +126,7 @@ def model_table(result, workload):
     if not any(row.get("model") for row in rows):
         return None
     used = [c for c in MODEL_COLUMNS if any((row.get("model") or {}).get(c[0]) is not None for row in rows)]
-    return table(workload.title[:1].upper() + workload.title[1:], told_head(used), [told_row(row, used) for row in rows]) if used else None
+    return table(capital(workload.title), told_head(used), [told_row(row, used) for row in rows]) if used else None
 
 
 def model_section(result):
@@ -148,18 +153,17 @@ SUMMARY = [("none", "the host"), ("file-scsi", "KVM's old default"), ("disk-virt
 
 def summary_table(result):
     workloads = [w for w in workloads_of(result) if by_configuration(rows_of(result, w.id)).get("mallee", {}).get("ratio") is not None
-                 and "tcp" not in w.id and w.id != "request-response"]
+                 and not is_net({"workload": w.id})]
     if not workloads:
         return None
+    found = [(workload, by_configuration(rows_of(result, workload.id))) for workload in workloads]
+    shown = [c for c in SUMMARY[1:] if any(rows.get(c[0], {}).get("ratio") is not None for _, rows in found)]
     body = []
-    for workload in workloads:
-        rows = by_configuration(rows_of(result, workload.id))
-        native = rows.get("none", {})
-        name, value = main_figure(native) if native else ("mb_s", None)
-        cells = [data_cell(workload.title, True, False), data_cell(f"{figure(value)} {'IOPS' if name == 'iops' else 'MB/s'}", False, True)]
-        cells += [data_cell(share(rows.get(c, {}).get("ratio")), False, True) for c, _ in SUMMARY[1:]]
-        body.append(tag("tr", *cells))
-    head = [head_cell("", numeric=False)] + [head_cell(title) for _, title in SUMMARY]
+    for workload, rows in found:
+        name, value = main_figure(rows["none"]) if "none" in rows else ("mb_s", None)
+        cells = [data_cell(workload.title, True, False), data_cell(f"{figure(value)} {UNITS[name]}", False, True)]
+        body.append(tag("tr", *cells, *(data_cell(share(rows.get(c, {}).get("ratio")), False, True) for c, _ in shown)))
+    head = [head_cell("", numeric=False), head_cell(SUMMARY[0][1])] + [head_cell(title) for _, title in shown]
     return table("Guests' rates as a share of the host's own, which the first column tells", head, body)
 
 
@@ -175,7 +179,7 @@ def runs_section(result):
         if body:
             head = [head_cell("row", numeric=False), head_cell("run"), head_cell("figures", numeric=False)]
             parts.append(tag("details", tag("summary", f"{workload.title}: {len(body)} runs"), table(f"Every run of: {workload.title}", head, body)))
-    return tag("section", tag("h2", "Every run"), *parts, id="runs") if parts else None
+    return tag("section", tag("h2", "Every run"), *parts, id="runs", class_="runs") if parts else None
 
 
 def empty_section(result):

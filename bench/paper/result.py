@@ -160,6 +160,8 @@ def why_empty(row):
 
 def name_of(row):
     """As people name it: what is unknown is left out."""
+    if row["configuration"] in ("none", "net-none"):
+        return f"the host itself, {row.get('target') or 'disk'}"
     return " ".join(part for part in (row.get("vmm"), row.get("target"), row.get("driver")) if part and part != "–") or row["configuration"]
 
 
@@ -168,7 +170,9 @@ def rows_of(result, workload):
 
 
 def spread_of(row):
-    """How far apart the runs lie, in percent of the median: from the farthest to the farthest. None: one run tells nothing."""
-    if len(row.get("runs") or []) < 2 and row.get("runs") is not None:
-        return None
-    return row.get("spread_percent")
+    """How far apart the runs lie, in percent of the median: from the slowest to the fastest. None: a single run tells nothing."""
+    name, value = main_figure(row)
+    runs = [run[name] for run in row.get("runs") or [] if run.get(name) is not None]
+    if len(runs) > 1 and value:
+        return (max(runs) - min(runs)) / value * 100
+    return None if len(runs) == 1 else row.get("spread_percent")

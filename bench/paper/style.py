@@ -28,11 +28,11 @@ caption { text-align: left; padding-bottom: .4rem; font-size: .9rem; }
 th, td { padding: .28rem .7rem; text-align: left; vertical-align: top; border-bottom: 1px solid var(--rule); }
 thead th { border-bottom: 2px solid var(--text); vertical-align: bottom; white-space: nowrap; }
 thead th.group { text-align: center; border-bottom: 1px solid var(--rule); }
-tbody th { font-weight: inherit; }
+tbody th { font-weight: inherit; } tbody td, tbody th { white-space: nowrap; } .runs td { white-space: normal; }
 td.n, th.n { text-align: right; white-space: nowrap; }
 tr.ours > * { background: var(--band); font-weight: 600; }
 tr.native > * { font-style: italic; }
-td.why { color: var(--soft); }
+td.why { color: var(--soft); white-space: normal; }
 .unreliable { color: var(--mark); font-weight: 600; }
 dl.held { margin: .6rem 0 0; } dl.held dt { font-weight: 600; margin-top: .6rem; } dl.held dd { margin: .1rem 0 .2rem 1.2rem; }
 code { font: .9em ui-monospace, "DejaVu Sans Mono", Menlo, monospace; }

@@ -7,6 +7,7 @@ import textwrap
 from paper.columns import by_reason, columns_of, workloads_of
 from paper.diagnosis import findings_of, short_name
 from paper.machine import notes_of, settings_text, summary_of
+from paper.markup import plain
 from paper.result import is_empty, rows_of, spread_of
 
 UNRELIABLE = "?"
@@ -69,7 +70,7 @@ def print_table(result, file=None, width=None):
     width = width or max(60, min(120, shutil.get_terminal_size((100, 24)).columns))
 
     def say(text=""):
-        print(text, file=out)
+        print("\n".join(map(plain, text.split("\n"))), file=out)
 
     for line in (summary_of(result), settings_text(result), *notes_of(result)):
         if line:
