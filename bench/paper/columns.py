@@ -78,7 +78,14 @@ def text_column(key, title, about):
     return Column(key, title, about, own(key), words, False)
 
 
-VMM = text_column("vmm", "VMM", "hypervisor; none is the host itself")
+NAMES = {"kvm": "KVM", "tcg": "TCG", "xen": "Xen", "ec2": "EC2"}
+
+
+def vmm_text(name):
+    return NAMES.get(name, words(name))
+
+
+VMM = Column("vmm", "VMM", "hypervisor; none is the host itself", own("vmm"), vmm_text, False)
 TARGET = text_column("target", "target", "what the guest's disk is")
 DRIVER = text_column("driver", "driver", "the guest's driver, and the way to the disk in the host")
 NIC = text_column("driver", "NIC", "the guest's network card; none is the host itself")

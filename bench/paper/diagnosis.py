@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What holds rows back and what would mend it, as lines to read. The findings themselves are `mallee bench explain`'s."""
-from paper.columns import figure
-from paper.result import is_empty, is_net, main_figure, name_of
+from paper.columns import figure, vmm_text
+from paper.result import is_empty, is_net, main_figure
 
 UNITS = {"mb_s": "MB/s", "iops": "IOPS", "mbit_s": "Mb/s", "transactions_s": "transactions/s"}
 
@@ -43,5 +43,11 @@ def findings_of(rows):
 
 
 def short_name(row):
-    """A row's name within its own table."""
-    return name_of(row) if not is_net(row) else f"{row.get('driver') or row['configuration']} to {row.get('target') or 'the host'}"
+    """A row's name within its own table, of what is known of it."""
+    if is_net(row):
+        card = "the host itself" if row["configuration"] == "none" else row.get("driver") or row["configuration"]
+        return f"{card} to {row.get('target') or 'the host'}"
+    if row["configuration"] in ("none", "net-none"):
+        return f"the host itself, {row.get('target') or 'disk'}"
+    parts = [vmm_text(row["vmm"]) if row.get("vmm") else None, row.get("target"), row.get("driver")]
+    return " ".join(part for part in parts if part) or row["configuration"]

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The study's Figures 2, 3 and 4, drawn from a result: which rows go into which chart. None where a result has nothing for one."""
-from paper.columns import figure
+from paper.columns import figure, vmm_text
 from paper.result import is_empty, main_figure, rows_of
 from paper.svg import Bar, Chart, Line, Section
 
@@ -74,7 +74,7 @@ def rate_bar(row, series):
 
 
 def label_of(row):
-    vmm, driver = row.get("vmm") or "", row.get("driver")
+    vmm, driver = vmm_text(row["vmm"]) if row.get("vmm") else "", row.get("driver")
     if row["configuration"] in ("none", "net-none"):
         return "the host itself"
     if row["configuration"] in ("mallee", "net-mallee"):

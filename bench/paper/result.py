@@ -158,13 +158,6 @@ def why_empty(row):
     return row.get("why_empty") or "not measured"
 
 
-def name_of(row):
-    """As people name it: what is unknown is left out."""
-    if row["configuration"] in ("none", "net-none"):
-        return f"the host itself, {row.get('target') or 'disk'}"
-    return " ".join(part for part in (row.get("vmm"), row.get("target"), row.get("driver")) if part and part != "–") or row["configuration"]
-
-
 def rows_of(result, workload):
     return [row for row in result["rows"] if row["workload"] == workload]
 
