@@ -16,6 +16,7 @@ struct command {
 	const char *summary; /* one line of `mallee --help` */
 	const char *help;    /* what `mallee NAME --help` says besides */
 	int (*run)(int argc, char **argv);
+	int passes_on; /* its words from this one on are another program's, --help among them; 0: none */
 };
 
 #define EXIT_USAGE 64
@@ -41,6 +42,8 @@ int load_settings(struct settings **ret);
 bool is_fake(const struct settings *s);
 /* Folder of the running program: "/srv/mallee/build/src/cmd". malloc()ed. */
 char *program_dir(void);
+/* The build folder that the running program is part of, malloc()ed; NULL when it is installed. */
+char *build_dir(void);
 /* This program as the user would call it: "MALLEE_STATE=/srv/cloud /srv/mallee/build/mallee".
  * malloc()ed.
  */
@@ -62,6 +65,7 @@ int run_visibly(const char *const *argv, int *ret_code, struct error *e);
 int cmd_account(int argc, char **argv);
 int cmd_api(int argc, char **argv);
 int cmd_aws(int argc, char **argv);
+int cmd_bench(int argc, char **argv);
 int cmd_clean_state(int argc, char **argv);
 int cmd_doctor(int argc, char **argv);
 int cmd_down(int argc, char **argv);

@@ -120,6 +120,13 @@ static char *build_tree(const char *dir)
 	return NULL;
 }
 
+char *build_dir(void)
+{
+	_cleanup_(freep) char *dir = program_dir();
+
+	return build_tree(dir);
+}
+
 char *program_to_call(void)
 {
 	_cleanup_(freep) char *dir = program_dir(), *build = build_tree(dir);

@@ -25,7 +25,7 @@ static const struct command commands[] = {
     {"aws", "[--account NAME] ARGS...", "run /usr/bin/aws against this cloud",
      "Debian's aws ignores AWS_ENDPOINT_URL and would call Amazon; this gives it --endpoint-url and\n"
      "keys. For ec2, s3, s3api, sts and iam; other services are refused.\n",
-     cmd_aws},
+     cmd_aws, .passes_on = 1},
     {"account", "create NAME | list", "make or list accounts", "", cmd_account},
     {"image",
      "build tiny [--output FILE] | import FILE --name NAME [--description TEXT] [--public]",
@@ -36,6 +36,16 @@ static const struct command commands[] = {
      "Exit code 0: nothing is corrupt; 1: not all could be read; 2: something is corrupt, and the lines say what.\n",
      cmd_volume},
     {"api", "[SERVICE]", "list the API actions that are served", "", cmd_api},
+    {"bench", "disk | net | block | report | compare | explain [OPTIONS]",
+     "measure how much of disk and network guests get, and why not more",
+     "  disk      the study's dd, streams and random requests, over hypervisor, target and driver\n"
+     "  net       TCP and request/response between guests, this host and another\n"
+     "  block     the block engine against other block servers\n"
+     "  report    show a kept result: as tables, HTML or CSV\n"
+     "  compare   two results, row by row\n"
+     "  explain   a result on standard input: say of each row what holds it back, what would mend it and what that gains\n\n"
+     "`mallee bench COMMAND --help` tells a command's options. explain exits with 2 when its input is no result.\n",
+     cmd_bench, .passes_on = 2},
     {"clean-state", "[--yes]", "forget instances, images, objects and accounts",
      "Takes the cloud down first. Keeps the settings.\n", cmd_clean_state},
     {"uninstall", "[--yes]", "give the host back as it was",
@@ -60,9 +70,9 @@ static void print_help(void)
 
 static int run(const struct command *c, int argc, char **argv)
 {
-	bool passes_on = str_eq(c->name, "aws"); /* its --help is that of aws */
+	int own = c->passes_on ? MIN_OF(argc, c->passes_on) : argc;
 
-	for (int i = 1; i < argc && !passes_on; i++) {
+	for (int i = 1; i < own; i++) {
 		if (!str_eq(argv[i], "--help") && !str_eq(argv[i], "-h"))
 			continue;
 		printf("usage: mallee %s%s%s\n\n%s.\n%s%s", c->name, *c->args ? " " : "", c->args,
