@@ -39,6 +39,9 @@ def test_info_and_counters(control):
     assert (info["name"], info["size_bytes"], info["block_bytes"]) == ("vol-1", 64 * MIB, 512)
     stats = json.loads(ask(control, "stats"))
     assert set(stats) >= {"guest", "disk", "layers"} and "throttle" in stats["layers"]
+    counters = json.loads(ask(control, "counters"))
+    assert counters.keys() == stats.keys() and counters["layers"].keys() == stats["layers"].keys()
+    assert counters["guest"].keys() == {name for name in stats["guest"] if not name.endswith("_log2")}
     metrics = ask(control, "metrics")
     assert 'mallee_block_ops_total{volume="vol-1",point="guest",op="read"} ' in metrics
     families = re.findall(r"^# TYPE (\S+) ", metrics, re.M)

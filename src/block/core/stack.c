@@ -455,7 +455,7 @@ static unsigned gather_points(struct blk_stack *s, struct io_point points[2])
 	return count;
 }
 
-void blk_stack_stats_json(struct blk_stack *s, struct blk_front *const *fronts, unsigned front_count, struct buf *out)
+static void print_json(struct blk_stack *s, struct blk_front *const *fronts, unsigned front_count, bool histograms, struct buf *out)
 {
 	struct blk_stats_sink sink = { .out = out, .json = true };
 	struct io_point points[2];
@@ -464,12 +464,22 @@ void blk_stack_stats_json(struct blk_stack *s, struct blk_front *const *fronts, 
 	buf_putc(out, '{');
 	for (unsigned i = 0; i < count; i++) {
 		buf_printf(out, "\"%s\":", points[i].name);
-		io_totals_json(&points[i].totals, out);
+		io_totals_json(&points[i].totals, histograms, out);
 		buf_putc(out, ',');
 	}
 	buf_puts(out, "\"layers\":{");
 	emit_all(s, fronts, front_count, &sink);
 	buf_puts(out, sink.layer ? "}}}" : "}}");
+}
+
+void blk_stack_stats_json(struct blk_stack *s, struct blk_front *const *fronts, unsigned front_count, struct buf *out)
+{
+	print_json(s, fronts, front_count, true, out);
+}
+
+void blk_stack_counters_json(struct blk_stack *s, struct blk_front *const *fronts, unsigned front_count, struct buf *out)
+{
+	print_json(s, fronts, front_count, false, out);
 }
 
 void blk_stack_stats_prometheus(struct blk_stack *s, struct blk_front *const *fronts, unsigned front_count, const char *labels,

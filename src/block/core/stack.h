@@ -59,6 +59,8 @@ int blk_stack_command(struct blk_stack *s, const char *layer, const char *verb, 
 /* Counters of a stack and of the front ends on it. Any thread, while they are open. labels: `volume="vol-1"` or "". */
 struct blk_front;
 void blk_stack_stats_json(struct blk_stack *s, struct blk_front *const *fronts, unsigned front_count, struct buf *out);
+/* The same without histograms: for who asks often. */
+void blk_stack_counters_json(struct blk_stack *s, struct blk_front *const *fronts, unsigned front_count, struct buf *out);
 void blk_stack_stats_prometheus(struct blk_stack *s, struct blk_front *const *fronts, unsigned front_count, const char *labels,
 				struct buf *out);
 

@@ -98,7 +98,7 @@ static void print_histogram_json(const char *name, const uint64_t *bucket, struc
 	buf_putc(out, ']');
 }
 
-void io_totals_json(const struct io_totals *t, struct buf *out)
+void io_totals_json(const struct io_totals *t, bool histograms, struct buf *out)
 {
 	buf_putc(out, '{');
 	for (unsigned i = 0; i < BLK_OPS; i++)
@@ -106,9 +106,11 @@ void io_totals_json(const struct io_totals *t, struct buf *out)
 			   op_names[i], t->op[i].ops, t->op[i].bytes, t->op[i].errors, t->op[i].latency_ns);
 	buf_printf(out, "\"outstanding\":%u,\"busy_ns\":%" PRIu64 ",\"weighted_ns\":%" PRIu64, t->outstanding, t->busy_ns,
 		   t->weighted_ns);
-	print_histogram_json("latency_us_log2", t->latency_us_log2, out);
-	print_histogram_json("bytes_log2", t->bytes_log2, out);
-	print_histogram_json("depth_log2", t->depth_log2, out);
+	if (histograms) {
+		print_histogram_json("latency_us_log2", t->latency_us_log2, out);
+		print_histogram_json("bytes_log2", t->bytes_log2, out);
+		print_histogram_json("depth_log2", t->depth_log2, out);
+	}
 	buf_putc(out, '}');
 }
 

@@ -22,7 +22,7 @@ struct io_point {
 };
 
 void io_totals_add(struct io_totals *t, const struct blk_io_stats *s, uint64_t now_ns);
-void io_totals_json(const struct io_totals *t, struct buf *out);
+void io_totals_json(const struct io_totals *t, bool histograms, struct buf *out);
 void io_points_prometheus(const struct io_point *points, unsigned count, const char *labels, struct buf *out);
 
 struct blk_stats_sink {
