@@ -285,6 +285,16 @@ static const struct setting_desc table[SETTING_COUNT] = {
 	    .accepts = "files, or disks: and whole block devices, such as disks:/dev/sdb,/dev/sdc",
 	    .doc = "What EBS volumes are made of: files in the state folder, or blank disks, one a volume.",
 	},
+    [SETTING_FIGURES_S] =
+	{
+	    .name = "figures_s",
+	    .env = "MALLEE_FIGURES_S",
+	    .fallback = "5",
+	    .min = 1,
+	    .max = 300,
+	    .unit = "s",
+	    .doc = "How often a node samples what its instances' disks, NICs and CPUs do (`mallee top`, metrics).",
+	},
 };
 
 static bool is_integer(const struct setting_desc *d)

@@ -28,6 +28,7 @@ enum setting {
 	SETTING_LOCAL_DISKS,  /* MALLEE_LOCAL_DISKS: whole disks of this node that instances may be given */
 	SETTING_LOG_LEVEL,    /* MALLEE_LOG_LEVEL: info */
 	SETTING_EBS_POOL,     /* MALLEE_EBS_POOL: files, or disks:/dev/sdb,/dev/sdc */
+	SETTING_FIGURES_S,    /* MALLEE_FIGURES_S: how often the node samples live figures */
 	SETTING_COUNT
 };
 

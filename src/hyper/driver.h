@@ -89,6 +89,12 @@ struct hyper_host {
 	int64_t memory_mib, disk_mib;
 };
 
+/* What a machine has asked of the disks that QEMU opens itself, since it started; all of them together. */
+struct hyper_file_counters {
+	bool known; /* it runs, and its hypervisor told */
+	uint64_t read_ops, read_bytes, read_ns, write_ops, write_bytes, write_ns, flush_ops, flush_ns;
+};
+
 struct hyper;
 
 struct hyper_config {
@@ -144,6 +150,11 @@ struct hyper_ops {
 	 * a disk, or refused to; name NULL: any of them may have (the driver was cut off
 	 * meanwhile). Optional (NULL): then status() is polled. */
 	int (*watch)(struct hyper *h, void (*fn)(void *ctx, const char *name), void *ctx);
+	/* The process that a running machine is, for who reads its counters in /proc; -ENOENT: not known. Cheap. Optional. */
+	int (*process)(struct hyper *h, const char *name, pid_t *ret_pid);
+	/* Of these running machines, into ret[count]. Costs a question to each QEMU. Optional. */
+	int (*file_counters)(struct hyper *h, const char *const *names, size_t count, struct hyper_file_counters *ret,
+			     struct error *e);
 	void (*host)(struct hyper *h, struct hyper_host *ret); /* NULL: the real host */
 	bool fakes_disks;				       /* a root disk need only exist */
 	bool fakes_network; /* no tap is wanted and the guest counts as reachable */

@@ -470,4 +470,6 @@ const struct hyper_ops hyper_kvm_ops = {
     .disk_detach = kvm_disk_detach,
     .disk_list = kvm_disk_list,
     .watch = kvm_watch,
+    .process = kvm_process,
+    .file_counters = kvm_file_counters,
 };

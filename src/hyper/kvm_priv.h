@@ -129,6 +129,11 @@ int kvm_disk_list(struct hyper *h, const char *name, struct arena *a,
  * deaf. */
 int kvm_disks_served(const struct hyper_machine *m, struct error *e);
 
+/* kvm_figures.c */
+int kvm_process(struct hyper *h, const char *name, pid_t *ret_pid);
+int kvm_file_counters(struct hyper *h, const char *const *names, size_t count, struct hyper_file_counters *ret,
+		      struct error *e);
+
 int kvm_events_start(struct kvm *k, struct error *e);
 void kvm_events_stop(struct kvm *k);
 void kvm_events_attach(struct kvm *k, virConnectPtr conn); /* a fresh connection's callbacks */

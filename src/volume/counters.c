@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -167,6 +168,10 @@ static int take(struct counters_ask *a)
 /* What is over is known by its pollfd's fd: -1. */
 static void settle(struct counters_ask *a, struct pollfd *p, int err)
 {
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	a->at_ns = (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 	a->err = err;
 	a->pid = a->link->pid;
 	p->fd = -1;

@@ -45,7 +45,8 @@ struct counters_ask {
 	struct counters_link *link;
 	const char *path; /* of its control socket */
 	int err;	  /* out: 0, -ECONNREFUSED, -ENOENT, -ETIMEDOUT, -ECONNRESET, -EBADMSG, … */
-	pid_t pid;	  /* out, as the next: another than before has counters that begin anew */
+	uint64_t at_ns;	  /* out, as the next two: when it was answered (CLOCK_MONOTONIC) */
+	pid_t pid;	  /* another than before has counters that begin anew */
 	struct counters got;
 };
 

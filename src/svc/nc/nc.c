@@ -318,6 +318,7 @@ int nc_start(const struct settings *s, struct nc **ret, struct error *e)
 	if (!nc)
 		abort();
 	nc->magic = NC_MAGIC;
+	sampler_init(&nc->sampler);
 	nc->metrics = metrics_new(metric_descs, NC_METRIC_COUNT);
 	init_locks(nc);
 	random_token(nc->epoch, sizeof(nc->epoch) - 1);
@@ -353,6 +354,7 @@ void nc_stop(struct nc *nc)
 	for (size_t i = 0; i < ARRAY_SIZE(nc->sc); i++)
 		rpc_client_free(nc->sc[i].client);
 	tls_context_free(nc->tls);
+	sampler_done(&nc->sampler);
 	metrics_free(nc->metrics);
 	settings_free(nc->settings);
 	free(nc->dir);

@@ -20,6 +20,7 @@
 #include "svc/nc/image_cache.h"
 #include "svc/nc/metadata.h"
 #include "svc/nc/nc.h"
+#include "svc/nc/sampler.h"
 #include "tls/tls.h"
 #include "volume/buffer.h"
 #include "volume/keeper.h"
@@ -137,7 +138,7 @@ struct nc_queue {
 #define NC_WORKERS 4
 #define NC_HEAVY_WORKERS 3 /* these fetch images and make disks */
 #define NC_CLOSERS 2	   /* these close volumes */
-#define NC_THREADS (NC_WORKERS + NC_HEAVY_WORKERS + NC_CLOSERS + 4)
+#define NC_THREADS (NC_WORKERS + NC_HEAVY_WORKERS + NC_CLOSERS + 6)
 #define NC_DEVICES_MAX 17  /* of an instance: the boot disk and what has a slot */
 #define NC_LAUNCH_LIMIT_MS 300000 /* a launch that cannot go on this long has failed */
 #define NC_REASON_USER "Client.UserInitiatedShutdown"
@@ -183,6 +184,7 @@ struct nc {
 	struct keeper *keeper;	 /* NULL with the fake hypervisor, as the next */
 	struct buffers *buffers;
 	char *volumes_dir, *sc_dir; /* <state>/nc/volumes, <state>/sc */
+	struct sampler sampler;	    /* its figures have a lock of their own */
 
 	pthread_mutex_t lock; /* all below */
 	pthread_cond_t shown; /* revision grew */
@@ -393,6 +395,11 @@ int64_t nc_disk_reserve(
 int nc_rpc_start(struct nc *nc, struct error *e);
 int nc_health(void *ctx, struct error *e);
 void nc_print_metrics(void *ctx, struct buf *out);
+
+/* --- figures_reply.c, figures_metrics.c: what the sampler knows, as a message and as Prometheus text --- */
+void nc_figures_reply(struct nc *nc, struct arena *a, const struct node_get_figures_request *in,
+		      struct node_get_figures_response *out);
+void figures_print_metrics(struct figures *f, struct buf *out);
 
 /* --- volume_rpc.c --- */
 struct rpc_binding volume_binding(struct nc *nc);

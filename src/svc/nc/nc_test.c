@@ -318,6 +318,45 @@ static void test_long_poll(void **state)
 	}
 }
 
+/* Nothing runs, so nothing counts: but who is there is told, at once, and why there are no figures. */
+static void test_figures(void **state)
+{
+	struct fixture *f = *state;
+	struct node_get_figures_request in = {.max_age_ms = WIRE_INT_OF(200)};
+	struct node_get_figures_response *out;
+	_cleanup_(buf_done) struct buf text = BUF_INIT;
+
+	fixture_apply(f, 1, "running");
+	fixture_apply(f, 2, "running");
+	fixture_await(f, 1, "running");
+	fixture_await(f, 2, "running");
+	usleep(300000);
+	out = fixture_call(f, "GetFigures", &in);
+	assert_int_equal(out->instances.count, 2);
+	assert_string_equal(out->instances.items[0].instance_id, "i-00000000000000001");
+	assert_false(out->instances.items[0].cpu_percent.set);
+	assert_int_equal(out->instances.items[0].disks.count, 1);
+	assert_string_equal(out->instances.items[0].disks.items[0].kind, "file");
+	assert_non_null(strstr(out->instances.items[0].disks.items[0].why_empty, "fake"));
+	assert_true(out->host->cores.value > 0);
+	assert_true(out->interval_ms.value > 0);
+	assert_true(clock_unix_ms() - out->time.value < 5000);
+	nc_print_metrics(f->nc, &text);
+	assert_non_null(strstr(text.data, "mallee_nc_sampler_cpu_percent "));
+
+	in.instance_ids = (struct wire_string_list){
+	    .set = true, .count = 1, .items = &(const char *){"i-00000000000000002"}};
+	out = fixture_call(f, "GetFigures", &in);
+	assert_int_equal(out->instances.count, 1);
+
+	fixture_apply(f, 1, "terminated");
+	fixture_await(f, 1, "terminated");
+	usleep(300000);
+	in = (struct node_get_figures_request){.max_age_ms = WIRE_INT_OF(200)};
+	out = fixture_call(f, "GetFigures", &in);
+	assert_int_equal(out->instances.count, 1);
+}
+
 static void test_capacity(void **state)
 {
 	struct fixture *f = *state;
@@ -409,6 +448,7 @@ int main(void)
 	    T(test_drain_meets_a_start),
 	    T(test_reboot_once),
 	    T(test_long_poll),
+	    T(test_figures),
 	    T(test_capacity),
 	    T(test_bad_specifications),
 	    T(test_many),

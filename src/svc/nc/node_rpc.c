@@ -13,6 +13,7 @@
 
 #define WAIT_MOST_MS 20000
 #define LINGER_MS 20 /* changes come in swarms: wait for the rest of it */
+#define FIGURES_AGE_LEAST_MS 200
 #define DRAIN_DEFAULT_S 30
 #define DRAIN_MOST_S 86400
 
@@ -336,6 +337,17 @@ int node_describe_node(void *ctx, struct arena *a, const struct tls_identity *pe
 	return 0;
 }
 
+int node_get_figures(void *ctx, struct arena *a, const struct tls_identity *peer,
+		     const struct node_get_figures_request *in,
+		     struct node_get_figures_response *out, struct error *e)
+{
+	if (in->max_age_ms.set && in->max_age_ms.value < FIGURES_AGE_LEAST_MS)
+		return error_set(e, "InvalidParameterValue", "MaxAgeMs is %" PRId64 "; it is %d at least",
+				 in->max_age_ms.value, FIGURES_AGE_LEAST_MS);
+	nc_figures_reply(ctx, a, in, out);
+	return 0;
+}
+
 /* --- drained --- */
 
 static int set_hold(struct nc *nc, bool held, int64_t deadline_ms, struct error *e)
@@ -423,6 +435,7 @@ void nc_print_metrics(void *ctx, struct buf *out)
 	metrics_set(nc->metrics, NC_M_INSTANCES, counts[0]);
 	metrics_set(nc->metrics, NC_M_RUNNING, counts[1]);
 	metrics_print(nc->metrics, out);
+	figures_print_metrics(&nc->sampler.figures, out);
 }
 
 int nc_rpc_start(struct nc *nc, struct error *e)

@@ -154,7 +154,8 @@ void nc_watch(void *ctx, const char *domain_name)
 
 int nc_work_start(struct nc *nc, struct error *e)
 {
-	static void *(*const single[])(void *) = {ticker, nc_housekeeper, nc_reacher, nc_registrar};
+	static void *(*const single[])(void *) = {ticker,	nc_housekeeper, nc_reacher,
+						     nc_registrar, nc_sampler,     nc_file_sampler};
 	void *(*run[NC_THREADS])(void *);
 	size_t n = 0;
 
@@ -185,6 +186,7 @@ void nc_work_stop(struct nc *nc)
 	pthread_cond_broadcast(&nc->light.filled);
 	pthread_cond_broadcast(&nc->heavy.filled);
 	pthread_cond_broadcast(&nc->close_due);
+	sampler_stop(&nc->sampler);
 	if (nc->cc)
 		rpc_client_cancel(nc->cc);
 	for (size_t i = 0; i < ARRAY_SIZE(nc->sc); i++)

@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What holds a disk of a running guest back: the figures of the last interval, put to the rules of src/measure. */
+#include <math.h>
+#include <stdio.h>
+
+#include "base/text.h"
+#include "svc/nc/figures.h"
+
+#define MB 1e6
+
+static double or_unknown(bool known, double value)
+{
+	return known ? value : NAN;
+}
+
+static double bytes_of(const struct disk_counters *c, enum disk_op op)
+{
+	return (double)c->op[op].bytes;
+}
+
+/* What the guest asks. */
+static void put_demand(const struct figures_disk *d, struct diagnose_input *in)
+{
+	const struct disk_counters *c = &d->guest_delta;
+	double bytes = bytes_of(c, DISK_READ) + bytes_of(c, DISK_WRITE);
+	double ops = (double)(c->op[DISK_READ].ops + c->op[DISK_WRITE].ops);
+
+	in->depth = or_unknown(c->busy_ns > 0, (double)c->weighted_ns / (double)c->busy_ns); /* while it asks */
+	in->request_bytes = or_unknown(ops > 0, bytes / ops);
+	in->write = bytes_of(c, DISK_WRITE) > bytes_of(c, DISK_READ);
+	in->demand_percent = d->guest_figures.util_percent;
+	in->mb_s = d->guest_figures.mb_s;
+	in->iops = d->guest_figures.iops;
+}
+
+/* What comes of it below. A disk that QEMU opens itself is known from above alone. */
+static void put_storage(const struct figures_disk *d, struct diagnose_input *in)
+{
+	if (d->source != FIGURES_BLOCKD)
+		return;
+	in->emulated = 0;
+	in->avgrq_sectors = d->storage_figures.avgrq_sectors;
+	in->avgqu = d->storage_figures.avgqu;
+	in->util_percent = d->storage_figures.util_percent;
+	in->flushes_s = d->storage_figures.flushes_s;
+	in->limit_iops = or_unknown(d->limit_iops > 0, (double)d->limit_iops);
+	in->limit_mb_s = or_unknown(d->limit_bps > 0, (double)d->limit_bps / MB);
+}
+
+static void put_cpus(const struct figures *f, const struct figures_instance *inst, struct diagnose_input *in)
+{
+	in->guest_cpu_percent = or_unknown(inst->cpu.fresh, inst->cpu.busiest_percent);
+	in->host_cpu_percent = or_unknown(f->host.fresh, f->host.cpu_percent);
+}
+
+static bool is_idle(const struct disk_counters *c)
+{
+	return !c->op[DISK_READ].ops && !c->op[DISK_WRITE].ops && !c->op[DISK_FLUSH].ops && !c->op[DISK_DISCARD].ops && !c->busy_ns;
+}
+
+static void say_unhurried(double demand_percent, struct finding *f)
+{
+	*f = (struct finding){.rule = "none", .mend = "Nothing to mend.", .gain = 1};
+	snprintf(f->why, sizeof(f->why), "Nothing: the guest asks this disk for something only %.0f %% of the time.", demand_percent);
+}
+
+size_t figures_diagnose(const struct figures *f, const struct figures_instance *inst, const struct figures_disk *d,
+			struct finding *ret)
+{
+	struct diagnose_input in;
+	size_t n;
+
+	if (!d->fresh || is_idle(&d->guest_delta))
+		return 0;
+	diagnose_input_init(&in);
+	put_demand(d, &in);
+	put_storage(d, &in);
+	put_cpus(f, inst, &in);
+	n = diagnose(&in, ret);
+	if (n == 1 && str_eq(ret[0].rule, "none") && in.demand_percent < FIGURES_BUSY_ENOUGH_PERCENT)
+		say_unhurried(in.demand_percent, &ret[0]);
+	return n;
+}
