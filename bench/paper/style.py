@@ -52,7 +52,7 @@ details { margin: .6rem 0; } summary { cursor: pointer; color: var(--accent); }
     --s0: #1d4e79; --s1: #f0c987; --s1-line: #7a5412; --s2: #999; }
   body { max-width: none; padding: 0; font-size: 9.5pt; } table { font-size: 8pt; }
   nav { display: none; } .wide { overflow: visible; } a { text-decoration: none; }
-  h2, h3, caption { break-after: avoid; } tr, figure, dl.held dt { break-inside: avoid; } thead { display: table-header-group; }
+  h2, h3, caption { break-after: avoid; } tr, figure, .wide, dl.held dt { break-inside: avoid; } thead { display: table-header-group; }
   svg { max-height: 165mm; } * { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
 }
 """

@@ -81,7 +81,7 @@ def grid(scale, top, bottom, unit):
         x = scale.x(value)
         parts += [tag("line", x1=x, x2=x, y1=top, y2=bottom, class_="grid"),
                   tag("text", tick_text(value), x=x, y=bottom + 16, class_="tick")]
-    return join([*parts, tag("text", unit, x=WIDTH - RIGHT + 12, y=bottom + 16, class_="unit")])
+    return join([*parts, tag("text", unit, x=WIDTH - RIGHT + 34, y=bottom + 16, class_="unit")])
 
 
 def draw(chart):
