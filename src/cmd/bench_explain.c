@@ -12,6 +12,7 @@
 #include "measure/diagnose.h"
 
 #define RESULT_VERSION 1
+#define SPREAD_OF_ONE_RUN 0.3
 
 /* ---- what a result is ---- */
 
@@ -35,7 +36,7 @@ static bool is_figure(const json_t *value)
 	return !value || json_is_null(value) || json_is_number(value);
 }
 
-static const char *const row_figures[] = { "mb_s", "mbit_s", "iops", "transactions_s", "ratio", "avgrq_sectors", "avgqu", "util_percent" };
+static const char *const row_figures[] = { "mb_s", "mbit_s", "iops", "transactions_s", "ratio", "spread_percent", "avgrq_sectors", "avgqu", "util_percent" };
 
 /* Figures of `path` that are counted over a run; all others are named as the rules name them. */
 static const struct {
@@ -150,11 +151,14 @@ static bool is_net(const json_t *row)
 	return str_prefix(workload, "tcp-") || str_eq(workload, "request-response");
 }
 
-/* MB/s of any row: links are told in Mb/s, and random requests perhaps by their number only. NaN: it was not measured. */
+/* MB/s of any row: links are told in Mb/s or in transactions (a byte there, a byte back), and random requests perhaps by their
+ * number only. NaN: it was not measured. */
 static double mb_s_of(const json_t *row)
 {
 	double mb_s = number_of(row, "mb_s");
 
+	if (str_eq(text_of(row, "workload"), "request-response"))
+		return number_of(row, "transactions_s") * 2 / 1e6;
 	if (is_net(row))
 		return number_of(row, "mbit_s") / 8;
 	return isnan(mb_s) ? number_of(row, "iops") * number_of(json_object_get(row, "path"), "request_bytes") / 1e6 : mb_s;
@@ -162,10 +166,10 @@ static double mb_s_of(const json_t *row)
 
 static bool is_measured(const json_t *row)
 {
-	return !text_of(row, "why_empty") && (!isnan(mb_s_of(row)) || !isnan(number_of(row, "transactions_s")));
+	return !text_of(row, "why_empty") && !isnan(mb_s_of(row));
 }
 
-/* The row of another configuration, alike in all else and to be relied on; NULL: there is none. */
+/* The row of another configuration, alike in all else; NULL: there is none. */
 static const json_t *row_beside(const json_t *result, const json_t *row, const char *configuration)
 {
 	const char *workload = text_of(row, "workload"), *target = is_net(row) ? text_of(row, "target") : NULL;
@@ -174,8 +178,7 @@ static const json_t *row_beside(const json_t *result, const json_t *row, const c
 
 	json_array_foreach(json_object_get(result, "rows"), i, other) {
 		if (configuration && str_eq(text_of(other, "configuration"), configuration) && str_eq(text_of(other, "workload"), workload) &&
-		    str_eq(is_net(other) ? text_of(other, "target") : NULL, target) && is_measured(other) &&
-		    !json_is_true(json_object_get(other, "unreliable")))
+		    str_eq(is_net(other) ? text_of(other, "target") : NULL, target) && is_measured(other))
 			return other;
 	}
 	return NULL;
@@ -200,18 +203,36 @@ static const struct {
 	{ "e1000", "virtio-net", NULL },
 };
 
+/* How far the row's median may be off, as a share of it. One run says nothing of that: twice what a good row's runs spread. */
+static double doubt_of(const json_t *row)
+{
+	double spread = number_of(row, "spread_percent") / 100;
+	bool told = json_array_size(json_object_get(row, "runs")) != 1 && spread > 0;
+
+	if (told)
+		return spread;
+	return json_is_true(json_object_get(row, "unreliable")) ? SPREAD_OF_ONE_RUN : 0;
+}
+
+/* MB/s of the row beside; what lies within the spread of either is no difference. NaN without one. */
+static double mb_s_beside(const json_t *row, const json_t *other)
+{
+	if (!other)
+		return NAN;
+	if (mb_s_of(other) <= mb_s_of(row) * (1 + fmax(doubt_of(row), doubt_of(other))))
+		return fmin(mb_s_of(row), mb_s_of(other));
+	return mb_s_of(other);
+}
+
 static void compare_with_pairs(const json_t *result, const json_t *row, struct diagnose_input *in)
 {
 	const char *configuration = text_of(row, "configuration");
 
 	for (size_t i = 0; i < ARRAY_SIZE(pairs); i++) {
-		const json_t *other;
 		if (!str_eq(pairs[i].configuration, configuration))
 			continue;
-		if ((other = row_beside(result, row, pairs[i].paravirtual)))
-			in->paravirtual_mb_s = mb_s_of(other);
-		if ((other = row_beside(result, row, pairs[i].uncached)))
-			in->uncached_mb_s = mb_s_of(other);
+		in->paravirtual_mb_s = mb_s_beside(row, row_beside(result, row, pairs[i].paravirtual));
+		in->uncached_mb_s = mb_s_beside(row, row_beside(result, row, pairs[i].uncached));
 	}
 }
 

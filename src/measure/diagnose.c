@@ -26,6 +26,7 @@
 #define SPARSE_EXTRAS_SHARE (2.0 / 3) /* of an unwritten extent's requests: one data, one metadata, one flush */
 #define AT_LIMIT 0.9           /* of a wire or of a limit: it is reached */
 #define NEXT_WIRE 10           /* Ethernet's next speed is at most ten times this one */
+#define NEXT_PROCESSOR 10      /* KVM is about ten times as fast as emulation, and nothing else brings more */
 #define AOE_HEADER_BYTES 22    /* behind the Ethernet header: AoE 10, ATA 12 (AoEr11) */
 #define JUMBO_MTU 9000
 
@@ -85,16 +86,10 @@ static double most_of(const struct diagnose_input *in)
 	return most;
 }
 
-/* As often as what the processors do now fits into them. */
+/* As often as what the guest's processor does now fits into it. The host's may be busy with others' work, which yields. */
 static double cpu_room(const struct diagnose_input *in)
 {
-	double room = INFINITY;
-
-	if (positive(in->guest_cpu_percent))
-		cap(&room, MAX_OF(100 / in->guest_cpu_percent, 1));
-	if (positive(in->host_cpu_percent))
-		cap(&room, MAX_OF(100 / in->host_cpu_percent, 1));
-	return room;
+	return positive(in->guest_cpu_percent) ? MAX_OF(100 / in->guest_cpu_percent, 1) : INFINITY;
 }
 
 /* If the disk were kept busy all the time. */
@@ -229,14 +224,14 @@ static double emulated_gain(const struct diagnose_input *in)
 
 /* ---- guest-cpu, host-cpu ---- */
 
-/* What disk and wire would still give; without a figure of either, what the host itself got. */
+/* What disk and wire would still give, as far as a better processor goes; without a figure of either, what the host itself got. */
 static double room(const struct diagnose_input *in)
 {
 	double all = MIN_OF(idle_room(in), positive(in->mb_s) ? most_of(in) / in->mb_s : INFINITY);
 
-	if (isfinite(all))
-		return all;
-	return positive(in->ratio) ? 1 / in->ratio : NAN;
+	if (!isfinite(all) && !positive(in->ratio))
+		return NAN;
+	return MIN_OF(isfinite(all) ? all : 1 / in->ratio, NEXT_PROCESSOR);
 }
 
 static bool guest_cpu_fires(const struct diagnose_input *in)
@@ -366,7 +361,7 @@ static const struct rule rules[] = {
 	  "one (--scale).",
 	  guest_cpu_fires, room, { F(guest_cpu_percent), F(util_percent), F(ratio) } },
 	{ "host-cpu",
-	  "The host's processors are fully used, and the disk or the wire waits for them",
+	  "The host's processors are fully used, by this or by others' work, and the disk or the wire waits for them",
 	  "Run fewer guests here, or take a path that costs less CPU for each byte (paravirtual, past the host's page cache).",
 	  host_cpu_fires, room, { F(host_cpu_percent), F(util_percent), F(ratio) } },
 	{ "queue-starved",
@@ -412,6 +407,12 @@ const char *diagnose_rule_name(size_t i)
 	return i == ARRAY_SIZE(rules) ? otherwise[0].name : NULL;
 }
 
+/* Neither so small that the decimals show nothing of it, nor so large that they are endless. */
+static bool is_plain(double v)
+{
+	return !positive(v) || (v >= 0.1 && v < 1e9);
+}
+
 static void describe(const struct rule *r, const struct diagnose_input *in, char *ret, size_t size)
 {
 	const char *before = " (";
@@ -423,8 +424,8 @@ static void describe(const struct rule *r, const struct diagnose_input *in, char
 
 		if (!known(v) || used >= size)
 			continue;
-		used += (size_t)snprintf(ret + used, size - used, v < 1e9 ? "%s%s %.*f%s" : "%s%s %.*g%s", before, f->label,
-					 f->decimals, v, f->unit);
+		used += (size_t)snprintf(ret + used, size - used, is_plain(v) ? "%s%s %.*f%s" : "%s%s %.*g%s", before, f->label,
+					 is_plain(v) ? f->decimals : 2, v, f->unit);
 		before = ", ";
 	}
 	if (used < size)

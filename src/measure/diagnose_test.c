@@ -183,6 +183,9 @@ static void processors(void **state)
 		{ "e1000 under emulation, 238 Mb/s", { .mb_s = 29.75, .ratio = 0.2, .emulated = 1, .paravirtual_mb_s = 95, .guest_cpu_percent = 99 },
 		  { "guest-cpu", "emulated-device" }, { 5, 3.193 } },
 		{ "the host is full", { .mb_s = 40, .disk_mb_s = 100, .host_cpu_percent = 97, .guest_cpu_percent = 60 }, { "host-cpu" }, { 2.5 } },
+		{ "far from the wire's speed: no processor is ten times as fast", { .mb_s = 2, .ratio = 0.01, .guest_cpu_percent = 99 }, { "guest-cpu" }, { 10 } },
+		{ "others fill the host, and the queue is starved all the same", { .mb_s = 40, .disk_mb_s = 100, .depth = 1, .avgqu = 0.5,
+		  .util_percent = 50, .host_cpu_percent = 99 }, { "host-cpu", "queue-starved" }, { 2, 2 } },
 		{ "the host is nearly full", { .mb_s = 40, .disk_mb_s = 100, .host_cpu_percent = 89.9 }, { "none" } },
 		{ "full, but nobody knows what there would be", { .mb_s = 40, .host_cpu_percent = 97, .guest_cpu_percent = 100 }, { "none" } },
 	};

@@ -65,7 +65,7 @@ def held(result, configuration, workload, target=None):
     (("disk-virtio-phy", "aio8-write"), {"guest-cpu": 1.538}),
     (("e1000", "tcp-to-guest", "peer"), {"emulated-device": 4.5}),
     (("e1000", "tcp-to-guest", "host"), {"none": 1}),  # nobody told that it is emulated
-    (("e1000", "request-response"), {"guest-cpu": 5}),
+    (("e1000", "request-response"), {"guest-cpu": 5, "emulated-device": 2.667}),
 ])
 def test_rows(explained, row, rules):
     found = held(explained, *row)
@@ -98,11 +98,26 @@ def test_an_empty_row_is_not_explained(explained):
     assert held(explained, "disk-nvme", "dd-read") == {}
 
 
-def test_an_unreliable_row_is_no_measure_for_others(recorded):
+@pytest.mark.parametrize(("of_the_other_row", "fires"), [
+    ({"spread_percent": 10, "unreliable": False}, True),
+    ({"spread_percent": 20, "unreliable": True}, True),
+    ({"spread_percent": 30, "unreliable": True}, False),
+    ({"spread_percent": 0, "unreliable": True, "runs": [{"mb_s": 70.5, "seconds": 1}]}, False),
+    ({"spread_percent": 0, "unreliable": True, "mb_s": 80.0, "runs": [{"mb_s": 80.0, "seconds": 1}]}, True),
+])
+def test_a_difference_within_the_spread_is_none(recorded, of_the_other_row, fires):
+    """phy got 70.5 MB/s and tap 56.7."""
     for row in recorded["rows"]:
         if row["configuration"] == "disk-scsi-phy":
-            row["unreliable"] = True
-    assert "double-caching" not in held(explain(recorded), "disk-scsi-tap", "dd-read")
+            row.update(of_the_other_row)
+    assert ("double-caching" in held(explain(recorded), "disk-scsi-tap", "dd-read")) == fires
+
+
+def test_a_busy_host_hides_no_starved_queue(recorded):
+    """What fills it may be others' work."""
+    for row in recorded["rows"]:
+        row["path"]["host_cpu_percent"] = 99
+    assert held(explain(recorded), "disk-virtio-phy", "dd-read") == pytest.approx({"host-cpu": 1.417, "queue-starved": 1.417}, rel=0.01)
 
 
 def test_the_disk_is_known_by_the_hosts_rows(recorded):
