@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* `mallee bench`: `explain` is here, all that measures is Python (bench/mallee_bench.py). */
+/* `mallee bench`: `explain` is here, `model` in bench_model.c, all that measures is Python (bench/mallee_bench.py). */
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
@@ -9,6 +9,7 @@
 
 #include "base/text.h"
 #include "cmd/bench.h"
+#include "cmd/bench_model.h"
 #include "cmd/cmd_priv.h"
 
 #define PYTHON "/usr/bin/python3"
@@ -75,7 +76,8 @@ static int cmd_explain(int argc, char **argv)
 	if (str_eq(argv[1], "--help") || str_eq(argv[1], "-h")) {
 		printf("usage: mallee bench explain < RESULT.json > EXPLAINED.json\n\n"
 		       "Says of each measured row what holds it back (held_back_by): the rule, why, what would mend it, and how many\n"
-		       "times as much is to be expected then. docs/diagnosis.md has the rules. Exit code 2: the input is no result.\n");
+		       "times as much is to be expected then; and of each disk what the model expects (model). docs/diagnosis.md has the\n"
+		       "rules, docs/model.md derives the model. Exit code 2: the input is no result.\n");
 		return 0;
 	}
 	fprintf(stderr, "mallee bench explain: it reads standard input and takes no arguments; \"%s\" is one\n", argv[1]);
@@ -116,5 +118,7 @@ int cmd_bench(int argc, char **argv)
 {
 	if (argc > 1 && str_eq(argv[1], "explain"))
 		return cmd_explain(argc - 1, argv + 1);
+	if (argc > 1 && str_eq(argv[1], "model"))
+		return cmd_bench_model(argc - 1, argv + 1);
 	return execute_script(argc, argv);
 }

@@ -9,6 +9,7 @@
 #include "base/macros.h"
 #include "base/text.h"
 #include "cmd/bench.h"
+#include "cmd/bench_model.h"
 #include "measure/diagnose.h"
 
 #define RESULT_VERSION 1
@@ -359,6 +360,7 @@ int explain_result(json_t *result, struct error *e)
 
 	if (check_result(result, e) < 0)
 		return -EREMOTEIO;
+	explain_model(result);
 	json_array_foreach(json_object_get(result, "rows"), i, row) {
 		if (json_object_set_new(row, "held_back_by", held_back_by(result, row)) < 0)
 			abort();

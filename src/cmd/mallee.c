@@ -36,14 +36,15 @@ static const struct command commands[] = {
      "Exit code 0: nothing is corrupt; 1: not all could be read; 2: something is corrupt, and the lines say what.\n",
      cmd_volume},
     {"api", "[SERVICE]", "list the API actions that are served", "", cmd_api},
-    {"bench", "disk | net | block | report | compare | explain [OPTIONS]",
+    {"bench", "disk | net | block | report | compare | explain | model [OPTIONS]",
      "measure how much of disk and network guests get, and why not more",
      "  disk      the study's dd, streams and random requests, over hypervisor, target and driver\n"
      "  net       TCP and request/response between guests, this host and another\n"
      "  block     the block engine against other block servers\n"
      "  report    show a kept result: as tables, HTML or CSV\n"
      "  compare   two results, row by row\n"
-     "  explain   a result on standard input: say of each row what holds it back, what would mend it and what that gains\n\n"
+     "  explain   a result on standard input: say of each row what holds it back, what would mend it and what that gains\n"
+     "  model     the study's tables beside what a model of its machines predicts\n\n"
      "`mallee bench COMMAND --help` tells a command's options. explain exits with 2 when its input is no result.\n",
      cmd_bench, .passes_on = 2},
     {"clean-state", "[--yes]", "forget instances, images, objects and accounts",
