@@ -24,10 +24,14 @@ COMMANDS = {
     "paper-doc": ("paper.doc", "put a result's tables into docs/paper.md"),
 }
 
+# Not a module: `mallee` does it itself.
+EXPLAIN = ("explain", "a result from standard input, and what holds its rows back and what the model expects")
+
 
 def usage():
     width = max(map(len, COMMANDS))
-    lines = [f"  {name:<{width}}  {what}" for name, (_, what) in COMMANDS.items()]
+    commands = [(name, what) for name, (_, what) in COMMANDS.items()] + [EXPLAIN]
+    lines = [f"  {name:<{width}}  {what}" for name, what in commands]
     return "usage: mallee bench COMMAND …\n\n" + "\n".join(lines) + "\n\n`mallee bench COMMAND --help` tells a command's options."
 
 
