@@ -13,12 +13,11 @@ import tempfile
 from pathlib import Path
 
 import guest as guest_dd
-from paper import accel, configurations, disks, explain, matrix, rows, undo, workloads
+from paper import accel, configurations, disks, explain, matrix, netvolume, rows, undo, workloads
+from paper.hostnet import BUILD, SOURCE, program
 from paper.report import add_output_arguments, finish
 from servers import CannotMeasure
 
-SOURCE = Path(__file__).resolve().parent.parent.parent
-BUILD = (SOURCE / os.environ.get("MALLEE_BUILD", "build")).resolve()
 DIRTY_BACKGROUND, DIRTY = 32 << 20, 128 << 20 # as in the guest (image/bench/init)
 REPETITIONS = 3
 
@@ -63,20 +62,29 @@ def check_arguments(args):
         raise Asked("it makes loop devices and mounts: it needs root")
 
 
+def blockd():
+    """Of the build, or as installed."""
+    path = BUILD / "src" / "cmd" / "mallee-blockd"
+    found = path if path.exists() else shutil.which("mallee-blockd")
+    if not found:
+        raise CannotMeasure(f"{path} is not built")
+    return Path(found)
+
+
 class Bench:
     """What sessions share."""
 
-    def __init__(self, args, folder, undo_list):
-        self.build = BUILD
-        self.blockd = BUILD / "src" / "cmd" / "mallee-blockd"
+    def __init__(self, args, folder, undo_list, *, guests):
+        self.blockd = blockd()
         self.folder = folder
         self.undo = undo_list
-        for program in (self.blockd, BUILD / "bench" / "stream", BUILD / "bench" / "aio-load"):
-            if not program.exists():
-                raise CannotMeasure(f"{program} is not built")
         self.disk = self.make_disk(args)
-        self.image = guest_dd.image(BUILD, SOURCE)
-        self.accel = accel.choose(self.image, folder, args.accel)
+        self.image = guest_dd.image(BUILD, SOURCE) if guests else None
+        self.accel = accel.choose(self.image, folder, args.accel) if guests else None
+
+    @staticmethod
+    def program(name):
+        return program(name)
 
     def make_disk(self, args):
         if args.file:
@@ -119,7 +127,7 @@ def foreign(runs):
 def result_of(bench, args, everything, played):
     facts, study = rows.disk_facts(bench.disk, played.runs), rows.study_figures()
     found = [rows.row_of(one, work, played.runs.get((one["id"], work["id"]), []), played.empty.get((one["id"], work["id"])),
-                         played.paths.get(one["id"], {}), facts, study, bench.accel)
+                         played.paths.get(one["id"], {}), facts, study, bench.accel or "kvm")
              for one in everything for work in played.works]
     return {"version": 1, "kind": "disk", "date": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
             "host": host_facts(bench.accel), "versions": versions(bench),
@@ -139,12 +147,12 @@ def measure(args, undo_list):
     works = chosen(workloads.BY_ID, args.workloads, "workload")
     folder = Path(tempfile.mkdtemp(prefix="mallee-bench-", dir="/var/tmp"))
     undo_list.add("file", path=str(folder))
-    bench = Bench(args, folder, undo_list)
+    possible = [one for one in everything if one["session"] and not netvolume.why_empty(one["id"])]
+    bench = Bench(args, folder, undo_list, guests=any(one["vmm"] != "none" for one in possible))
     with bench.disk:
         undo_list.limit_dirty(DIRTY_BACKGROUND, DIRTY)
-        possible = [one for one in everything if one["session"]]
         plan = matrix.Plan(possible, works, args.repetitions, args.minutes)
-        say(f"{bench.disk.settings}; guests under {bench.accel.upper()}; {len(possible)} configurations × {len(works)} workloads × "
+        say(f"{bench.disk.settings}; {f'guests under {bench.accel.upper()}' if bench.accel else 'no guest'}; {len(possible)} configurations × {len(works)} workloads × "
             f"{plan.repetitions} repetitions of {plan.seconds:.1f} s: about {plan.expected_s() / 60:.0f} minutes")
         played = matrix.Matrix(bench, possible, works, plan, say)
         played.play()

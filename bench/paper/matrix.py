@@ -13,10 +13,9 @@ from servers import CannotMeasure
 MIB = 1 << 20
 SECONDS, SECONDS_LEAST = 3.0, 1.2
 SETUP_S, RUN_EXTRA_S = 9, 1.3   # guesses until it is known
-PROBE_BYTES = {"dd": 8 * MIB, "stream": 8 * MIB}
+PROBE_BYTES = 8 * MIB
 PROBE_S = 0.3
 SIZE_LEAST = 4 * MIB
-ALIGN = MIB
 PASSED = 0.9 # of its bytes a run must have moved at the disk, or a cache answered
 
 
@@ -103,15 +102,21 @@ class Matrix:
 
     def _session(self, one):
         missing = [work for work in self.works if (one["id"], work["id"]) not in self.empty]
+        if not missing:
+            return
         try:
-            if not missing:
-                return
+            self._check_time()
             with sessions.SESSIONS[one["session"]](self.bench, one) as session:
                 self.paths[one["id"]] = session.path
                 for work in missing:
+                    self._check_time()
                     self._run(session, one, work)
         except CannotMeasure as reason:
             self._give_up(one, missing, reason)
+
+    def _check_time(self):
+        if self.plan.deadline and time.monotonic() > self.plan.deadline:
+            raise CannotMeasure("the time was over before its turn came")
 
     def _give_up(self, one, works, reason):
         """What has been measured is kept."""
@@ -124,7 +129,7 @@ class Matrix:
         key = one["id"], work["id"]
         try:
             if key not in self.rates:
-                probe = self._measure(session, work, PROBE_BYTES.get(work["kind"], session.size), PROBE_S)
+                probe = self._measure(session, work, PROBE_BYTES if workloads.is_sized(work) else workloads.most(work, session.size), PROBE_S)
                 self.rates[key] = probe["mb_s"] * 1e6
             run = self._measure(session, work, self._size(session, work, self.rates[key]), self.plan.seconds)
         except CannotMeasure as reason:
@@ -140,10 +145,10 @@ class Matrix:
 
     def _size(self, session, work, rate):
         """Bytes of the run, or of the span that a timed one covers."""
-        usable = session.size * 120 // 128 # the stream's checksums lie beside its data
+        most = workloads.most(work, session.size)
         if not workloads.is_sized(work):
-            return usable // ALIGN * ALIGN
-        return int(max(SIZE_LEAST, min(usable, rate * self.plan.seconds))) // ALIGN * ALIGN
+            return most
+        return int(min(most, max(SIZE_LEAST, rate * self.plan.seconds))) // MIB * MIB
 
     def _measure(self, session, work, size, seconds):
         session.prepare(work, size)

@@ -4,6 +4,7 @@ import json
 import statistics
 from pathlib import Path
 
+from paper import netvolume
 from paper.watch import spread_percent
 
 SPREAD_PERCENT = 15 # from the lowest run to the highest; more is not to be relied on
@@ -46,7 +47,7 @@ def row_of(one, work, runs, empty, more, disk, study, accel):
     row = {"configuration": one["id"], "vmm": accel if one["vmm"] == "kvm" else one["vmm"], "target": one["target"], "driver": one["driver"],
            "workload": work["id"], "why_empty": None, "study": study.get((one["id"], work["id"])), "model": None, "held_back_by": []}
     if not runs:
-        return {**row, "why_empty": empty or one.get("why_empty") or "it was not reached", "runs": []}
+        return {**row, "why_empty": empty or one.get("why_empty") or netvolume.why_empty(one["id"]) or "it was not reached", "runs": []}
     spread = spread_percent([run["mb_s"] for run in runs])
     return {**row, **{name: median(runs, name) for name in COLUMNS}, **({"iops": median(runs, "iops")} if work["random"] else {}),
             "cpu_s_per_gb": cpu_s_per_gb(runs), "spread_percent": spread, "unreliable": len(runs) < 2 or spread > SPREAD_PERCENT,

@@ -9,11 +9,11 @@ import subprocess
 from pathlib import Path
 
 import guest as guest_dd
-from paper import counters
+from paper import counters, workloads
 from servers import CannotMeasure
 
-MIB = 1 << 20
 RUN_S = 120
+FILE_S = 4 # a sparse file is as large as the disk writes in this time
 
 
 def flush_cache(path):
@@ -50,7 +50,11 @@ class Session:
         flush_cache(self.bench.disk.device)
 
     def prepare(self, workload, size):
-        """Before a run, and not measured: what it reads is there."""
+        """Before a run, and not measured: the stream that is to be read is there. Who reads it writes it: nobody else knows what a
+        guest or its volume caches."""
+        if workload["id"] == "stream-read" and self.streamed < size:
+            self.run(f"{self.programs}/stream write {self.target} {size}")
+            self.streamed = size
 
     def run(self, line):
         """(its output, CPU seconds of processes that have ended by now)."""
@@ -63,7 +67,7 @@ class Session:
 class HostSession(Session):
     def __init__(self, bench, configuration):
         super().__init__(bench, configuration)
-        self.programs = bench.build / "bench"
+        self.programs = bench.program("stream").parent
         self.target = bench.disk.device
 
     def __enter__(self):
@@ -133,12 +137,6 @@ class GuestSession(Session):
         self.guest.run(guest_dd.COLD, RUN_S)
         super().cool(workload)
 
-    def prepare(self, workload, size):
-        """The stream that is to be read is written by the guest itself: nobody else knows what its volume caches."""
-        if workload["id"] == "stream-read" and self.streamed < size:
-            self.guest.run(f"/bin/stream write {self.target} {size}", RUN_S)
-            self.streamed = size
-
     def run(self, line):
         return self.guest.run(f"{line} 2>&1", RUN_S), 0.0
 
@@ -153,10 +151,12 @@ class FileSession(GuestSession):
         entry = self.bench.undo.add("mount", path=str(where))
         self.stack.callback(self.bench.undo.drop, entry)
         self._must("mount", "-t", "ext4", "-o", "noinit_itable,noatime", device, where) # nothing in the background
-        free = os.statvfs(where)
-        self.size = min(free.f_bavail * free.f_frsize * 3 // 4, self.size // 2)
+        blocks = workloads.stream_blocks(self.size * 3 // 4) # the journal and the tables of inodes take their part
+        if self.bench.disk.rate: # and to fill it takes a while
+            blocks = min(blocks, max(2, round(self.bench.disk.rate * FILE_S / workloads.BLOCK)))
+        self.size = blocks * (workloads.BLOCK + workloads.META)
         self.file = where / "disk.raw"
-        self.filled = 0
+        self.filled = False
         with open(self.file, "wb") as f:
             f.truncate(self.size)
         return self.drive(self.file)
@@ -170,11 +170,10 @@ class FileSession(GuestSession):
     def prepare(self, workload, size):
         if workload["write"]:
             self._must("fallocate", "--punch-hole", "--offset", "0", "--length", str(self.size), self.file)
-            self.filled = 0
-        elif self.filled < size: # as a guest's own writes would have left it, but in less than minutes
-            data = size * 127 // 128 - MIB if workload["id"] != "stream-read" else size
-            self._must(self.bench.build / "bench" / "stream", "write", self.file, data)
-            self.filled = size
+            self.filled = False
+        elif not self.filled: # as a guest's own writes would have left it, but in less than minutes
+            self._must(self.bench.program("stream"), "write", self.file, workloads.most(workload | {"kind": "stream"}, self.size))
+            self.filled = True
         subprocess.run(["sync", "--file-system", self.file], check=False)
 
     def cool(self, workload):

@@ -43,7 +43,18 @@ WORKLOADS = [
     _aio("rand-read", write=False, depth=8, block=4096, random=True, about="4 KiB at random, direct, 8 in flight"),
 ]
 
+BLOCK, META = 64 * MIB, MIB // 2 # of the stream: its data, and the checksums behind them
+
 BY_ID = {one["id"]: one for one in WORKLOADS}
+
+
+def stream_blocks(disk_bytes):
+    return disk_bytes // (BLOCK + META)
+
+
+def most(workload, disk_bytes):
+    """Bytes that it can move on a disk of that size."""
+    return stream_blocks(disk_bytes) * BLOCK if workload["kind"] == "stream" else disk_bytes // MIB * MIB
 
 
 def is_sized(workload):
