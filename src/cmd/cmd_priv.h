@@ -73,6 +73,7 @@ int cmd_env(int argc, char **argv);
 int cmd_image(int argc, char **argv);
 int cmd_status(int argc, char **argv);
 int cmd_supervise(int argc, char **argv);
+int cmd_top(int argc, char **argv);
 int cmd_uninstall(int argc, char **argv);
 int cmd_up(int argc, char **argv);
 int cmd_volume(int argc, char **argv);

@@ -19,6 +19,15 @@ static const struct command commands[] = {
      cmd_down},
     {"status", "", "services, nodes, capacity, what guests run on",
      "Exit code 0: all is well; 1: something is wrong, and the lines say what.\n", cmd_status},
+    {"top", "[--interval SECONDS] [--sort busiest|cpu|iops|mb|id] [--once] [--json]",
+     "what the instances here do, and what holds their disks back",
+     "Of each disk, under each other: what the guest asks, what its storage is asked, and the host's disk\n"
+     "under both, in iostat's terms. docs/figures.md says what the figures are, docs/diagnosis.md the rules.\n\n"
+     "  --interval SECONDS   how often the screen is drawn anew, and samples are made at least (5)\n"
+     "  --sort WHAT          what stands first: busiest (CPU or disk), cpu, iops, mb, id\n"
+     "  --once               one table, as without a terminal\n"
+     "  --json               the node's whole answer, with CloudWatch's names\n",
+     cmd_top},
     {"doctor", "", "look for what is wrong and say what to do", "Changes nothing.\n", cmd_doctor},
     {"env", "[--account NAME]", "print export lines for AWS clients",
      "Use it as: eval \"$(mallee env)\"\n", cmd_env},

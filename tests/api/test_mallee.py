@@ -1,10 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """The mallee command, on the fake driver."""
+import fcntl
+import json
 import os
+import pty
 import pwd
+import select
 import signal
 import socket
+import struct
 import subprocess
+import termios
 
 import pytest
 
@@ -31,11 +37,11 @@ def fails(cloud, *args, code=1):
 def test_help_and_version(cloud):
     assert "MALLEE_PORT_BASE" in cloud.run("--help").stdout
     assert cloud.run("--version").stdout.startswith("mallee ")
-    for command in ("up", "down", "status", "doctor", "env", "account", "image", "api", "clean-state", "uninstall"):
+    for command in ("up", "down", "status", "top", "doctor", "env", "account", "image", "api", "clean-state", "uninstall"):
         assert f"usage: mallee {command}" in cloud.run(command, "--help").stdout
 
 
-@pytest.mark.parametrize("args", [(), ("nonsense",), ("up", "--nonsense"), ("account", "make", "x"), ("image", "import"),
+@pytest.mark.parametrize("args", [(), ("nonsense",), ("up", "--nonsense"), ("top", "--interval", "0"), ("top", "--sort", "size"), ("account", "make", "x"), ("image", "import"),
                                   ("image", "import", "/dev/null"), ("down", "--timeout", "soon"), ("api", "ec3"),
                                   ("env", "--account")])
 def test_wrong_usage(cloud, args):
@@ -54,6 +60,72 @@ def test_daemons_explain_themselves(cloud, program):
 
 
 # ---- looking ----
+
+def test_top_lists_the_instance(cloud, ec2, image_id):
+    (launched,) = ec2.run_instances(ImageId=image_id, InstanceType="t3.micro", MinCount=1, MaxCount=1)["Instances"]
+    wait_state(ec2, launched["InstanceId"], "running")
+    figures = wait_for("the instance's figures", lambda: next(
+        (i for i in json.loads(cloud.run("top", "--once", "--json", "--interval", "0.2").stdout)["Instances"]
+         if i["InstanceId"] == launched["InstanceId"]), None))
+    (disk,) = figures["Disks"]
+    assert disk["Kind"] == "file" and disk["Name"] == "root" and "fake" in disk["WhyEmpty"]
+    assert figures["Vcpus"] == 2 and figures["HeldBackBy"] == []
+    text = cloud.run("top", "--sort", "id").stdout
+    assert launched["InstanceId"] in text and disk["WhyEmpty"] in text and "\033" not in text
+    assert "mallee_nc_sampler_cpu_percent " in cloud.get(cloud.port("ops-nc"), "/metrics")[1]
+    ec2.terminate_instances(InstanceIds=[launched["InstanceId"]])
+    wait_state(ec2, launched["InstanceId"], "terminated")
+    wait_for("it to go from the screen", lambda: launched["InstanceId"] not in cloud.run("top", "--interval", "0.2").stdout)
+
+
+class Screen:
+    """mallee top on a terminal."""
+
+    def __init__(self, cloud, *args):
+        self.master, slave = pty.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 20, 90, 0, 0))
+        self.found = termios.tcgetattr(slave)
+        self.slave = slave
+        self.process = subprocess.Popen([str(BUILD / "mallee"), "top", *args], env=cloud.env, stdin=slave, stdout=slave, stderr=slave)
+        self.text = ""
+
+    def wait_for(self, what):
+        def seen():
+            while select.select([self.master], [], [], 0.1)[0]:
+                self.text += os.read(self.master, 65536).decode()
+            return what in self.text
+        wait_for(f"{what!r} on the screen", seen)
+
+    def resize(self, rows, columns):
+        fcntl.ioctl(self.slave, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+        self.process.send_signal(signal.SIGWINCH)
+
+    def close(self):
+        self.process.kill()
+        self.process.wait()
+        os.close(self.slave)
+        os.close(self.master)
+
+
+@pytest.mark.parametrize("end", ["q", "SIGINT", "SIGTERM"])
+def test_top_leaves_the_terminal_as_it_was(cloud, end):
+    screen = Screen(cloud, "--interval", "60")
+    try:
+        screen.wait_for("q quit")
+        assert screen.text.startswith("\033[?1049h") and not termios.tcgetattr(screen.slave)[3] & termios.ICANON
+        screen.text = ""
+        screen.resize(10, 60)
+        screen.wait_for("\033[10;1H")  # drawn anew at once, to the new size
+        if end == "q":
+            os.write(screen.master, b"q")
+        else:
+            screen.process.send_signal(getattr(signal, end))
+        assert screen.process.wait(10) == 0
+        screen.wait_for("\033[?1049l")
+        assert termios.tcgetattr(screen.slave) == screen.found
+    finally:
+        screen.close()
+
 
 def test_status_of_a_well_cloud(cloud):
     text = cloud.run("status").stdout
