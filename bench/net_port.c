@@ -6,12 +6,15 @@
  * record in its folder is left, and `--uninstall` does what is left to do.
  */
 #include <arpa/inet.h>
+#include <fcntl.h>
 #include <getopt.h>
 #include <net/if.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/text.h"
@@ -75,6 +78,19 @@ static void address_behind(const char *gateway, uint32_t offset, char out[static
 	inet_ntop(AF_INET, &a, out, INET_ADDRSTRLEN);
 }
 
+/* Until this process ends. Who is told to take away what a killed bench left waits for the net-port that does it already. */
+static int lock_dir(const char *dir, struct error *e)
+{
+	int fd;
+
+	if (mkdir(dir, 0711) < 0 && errno != EEXIST)
+		return error_errno(e, errno, "cannot make %s", dir);
+	fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0 || flock(fd, LOCK_EX) < 0)
+		return error_errno(e, errno, "cannot lock %s", dir);
+	return 0;
+}
+
 static int make_port(struct net *n, const struct order *o, const char *subnet, struct error *e)
 {
 	char ip[INET_ADDRSTRLEN], hostname[32], tap[IFNAMSIZ];
@@ -112,6 +128,10 @@ int main(int argc, char **argv)
 	int r;
 
 	parse(argc, argv, &o);
+	if (o.uninstall && access(o.dir, F_OK) < 0)
+		return 0;
+	if (lock_dir(o.dir, &e) < 0)
+		return fail(&e);
 	if (o.uninstall)
 		return net_uninstall(o.dir, &e) < 0 ? fail(&e) : 0;
 	/* A terminal's Ctrl-C is for who measures; that one's end closes standard input. */

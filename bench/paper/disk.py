@@ -32,6 +32,7 @@ def add_arguments(parser):
     parser.add_argument("--rows", metavar="ID,…", help="only these configurations: " + ", ".join(configurations.BY_ID))
     parser.add_argument("--workloads", metavar="ID,…", help="only these: " + ", ".join(workloads.BY_ID))
     parser.add_argument("--repetitions", type=int, default=REPETITIONS, metavar="N", help=f"runs of each ({REPETITIONS})")
+    parser.add_argument("--mtu", type=int, default=netvolume.MTU, metavar="N", help="largest frame on the way to network volumes (%(default)s)")
     parser.add_argument("--minutes", type=float, metavar="M", help="take no longer: runs are shortened, then repetitions dropped")
     parser.add_argument("--accel", choices=("auto", "kvm", "tcg"), default="auto", help="what runs guests (auto: KVM where it works)")
     add_output_arguments(parser)
@@ -56,6 +57,8 @@ def check_arguments(args):
         raise Asked("--scale is of the modelled disk, and 1 or more")
     if args.repetitions < 1 or (args.minutes is not None and args.minutes <= 0):
         raise Asked("--repetitions and --minutes are more than 0")
+    if not netvolume.MTU_LEAST <= args.mtu <= netvolume.MTU_MOST:
+        raise Asked(f"--mtu is from {netvolume.MTU_LEAST} to {netvolume.MTU_MOST}")
     if args.destroy and args.disk == "model":
         raise Asked("--destroy is of --disk /dev/X")
     if os.geteuid() != 0:
@@ -80,7 +83,8 @@ class Bench:
         self.undo = undo_list
         self.disk = self.make_disk(args)
         self.image = guest_dd.image(BUILD, SOURCE) if guests else None
-        self.accel = accel.choose(self.image, folder, args.accel) if guests else None
+        self.accel = accel.choose(args.accel) if guests else None
+        self.mtu = args.mtu
 
     @staticmethod
     def program(name):

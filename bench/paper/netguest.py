@@ -55,26 +55,27 @@ class NetGuest(Guest):
             return json.loads(text[text.index("{"):] if "{" in text else text)
         raise CannotMeasure(f"in the guest: {line} said: {text[-200:]}")
 
-    def threads_s(self):
-        """CPU of the virtual processor, CPU of the whole process."""
-        tasks = Path(f"/proc/{self.process.pid}/task")
+    def cpu_s(self):
+        """CPU of the virtual processor; of all that QEMU does for the guest."""
         vcpu = total = 0
-        for task in tasks.iterdir():
-            with contextlib.suppress(OSError):
-                name, _, rest = (task / "stat").read_text().rpartition(")")
-                ticks = sum(int(field) for field in rest.split()[11:13])
-                total += ticks
-                vcpu += ticks if "(CPU " in name else 0
+        for task in Path(f"/proc/{self.process.pid}/task").iterdir():
+            name, ticks = ticks_of(task / "stat")
+            total += ticks
+            vcpu += ticks if name.startswith("CPU ") else 0
         if self.process.poll() is not None:
-            raise CannotMeasure(f"QEMU ended (see {self.log.name})")
+            raise CannotMeasure(f"QEMU ended{self.last_words()}")
         return vcpu / TICKS, (total + self.vhost_ticks()) / TICKS
 
     def vhost_ticks(self):
         """Kernels before 6.4 work for vhost in threads of their own, named after QEMU's process."""
-        ticks = 0
-        for stat in Path("/proc").glob("[0-9]*/stat"):
-            with contextlib.suppress(OSError):
-                name, _, rest = stat.read_text().rpartition(")")
-                if name.endswith(f"(vhost-{self.process.pid}"):
-                    ticks += sum(int(field) for field in rest.split()[11:13])
-        return ticks
+        named = (ticks_of(stat) for stat in Path("/proc").glob("[0-9]*/stat"))
+        return sum(ticks for name, ticks in named if name == f"vhost-{self.process.pid}")
+
+
+def ticks_of(stat):
+    """The name of a process or thread, and what it has used of the processor; nothing when it has ended."""
+    try:
+        head, _, rest = stat.read_text().rpartition(")")
+    except OSError:
+        return "", 0
+    return head.partition("(")[2], sum(int(field) for field in rest.split()[11:13])

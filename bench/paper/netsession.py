@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The rows on a network volume: the disk under test is in a storage host, and what attaches it there is netvolume's."""
 import contextlib
+import time
 
 from paper import netvolume
 from paper.hostnet import HostNet
@@ -12,8 +13,8 @@ class _Network:
     """Mixed in before a session: `volume` is the block device by which this host sees the network volume."""
 
     def attach(self):
-        net = self.stack.enter_context(HostNet())
-        self.storage_host = self.stack.enter_context(netvolume.StorageHost(net, self.bench.disk.device))
+        net = self.stack.enter_context(HostNet(self.bench.undo, self.bench.folder))
+        self.storage_host = self.stack.enter_context(netvolume.StorageHost(net, self.bench.disk.device, mtu=self.bench.mtu))
         self.path = dict(self.storage_host.path)
         return net
 
@@ -21,6 +22,15 @@ class _Network:
         net = self.attach()
         self.volume = str(self.stack.enter_context(netvolume.host_initiator(net, self.storage_host)))
         return self.volume
+
+    def run(self, line):
+        """AoE has no flush: what the guest believes to be on the disk may be in the storage host's memory. Until it is on the disk
+        the run is not over."""
+        said = super().run(line)
+        begin = time.monotonic()
+        flush_cache(self.bench.disk.device)
+        self.flush_s = time.monotonic() - begin
+        return said
 
     def cool(self, workload):
         super().cool(workload)

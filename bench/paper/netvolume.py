@@ -26,7 +26,7 @@ from paper.hostnet import command
 from paper.netguest import NetGuest
 from servers import CannotMeasure
 
-MTU = 9000
+MTU, MTU_LEAST, MTU_MOST = 9000, 1500, 9000 # AoE wants a frame for two sectors at least; virtio-net takes 9000 and more
 RATE_MBIT = 1000
 BURST_KB = 256         # what may pass at once: some frames, far below what a run moves
 QUEUE_MS = 20          # of frames that wait for the wire; then they are dropped, and AoE sends them again

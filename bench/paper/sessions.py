@@ -35,6 +35,7 @@ class Session:
         self.bench = bench
         self.configuration = configuration
         self.size = bench.disk.size
+        self.flush_s = 0.0 # what the last run took longer than it knows, until its data was on the disk
         self.streamed = 0 # bytes of the stream that lie on the disk
         self.path = {}    # what is known of the way only once it is there
 
