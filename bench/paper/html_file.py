@@ -44,7 +44,7 @@ def data_cell(text, first, numeric):
 
 def unreliable_text(row):
     spread = spread_of(row)
-    return f"unreliable: runs lie {spread:.0f} % apart" if spread is not None else "unreliable"
+    return f"unreliable: runs lie {spread:.0f} % apart" if spread is not None else "unreliable: a single run"
 
 
 def row_class(row):

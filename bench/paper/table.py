@@ -37,8 +37,13 @@ def wrapped(text, width, indent, first=""):
 
 
 def unreliable_line(rows):
-    wide = [spread_of(row) or 0 for row in rows if row.get("unreliable")]
-    return f"{UNRELIABLE} unreliable: its runs lie up to {max(wide):.0f} % apart, or others used the machine" if wide else None
+    marked = [row for row in rows if row.get("unreliable")]
+    if not marked:
+        return None
+    wide = [spread for spread in map(spread_of, marked) if spread is not None]
+    why = [f"their runs lie up to {max(wide):.0f} % apart"] if wide else []
+    why += ["a single run tells no spread"] if len(wide) < len(marked) else []
+    return f"{UNRELIABLE} unreliable: {'; '.join(why)}"
 
 
 def print_workload(result, workload, say, width):

@@ -122,7 +122,9 @@ def test_an_unreliable_row_is_marked_and_explained(disk):
     assert row["unreliable"]
     text = table_of(disk)
     assert f"?{figure(row['mb_s'])}" in line_with(text, "SCSI/tap")
-    assert "? unreliable: its runs lie up to 31 % apart" in text
+    assert "? unreliable: their runs lie up to 31 % apart" in text
+    row["runs"] = row["runs"][:1]
+    assert "? unreliable: a single run tells no spread" in table_of(disk)
     row["unreliable"] = False
     assert "? unreliable" not in table_of(disk)
 
