@@ -14,7 +14,7 @@ from servers import CannotMeasure
 MIB = 1 << 20
 MODEL_RATE = 112_000_000 # of the preset barracuda-7200.11
 MODEL_BYTES = 1 << 30
-FILE_BYTES = 2 << 30
+FILE_BYTES = 1 << 30
 DEVICE_BYTES = 8 << 30 # no more of a real disk is touched
 
 

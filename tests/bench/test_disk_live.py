@@ -4,13 +4,14 @@ import json
 import subprocess
 
 import pytest
-from live import bench_words, needs_root
+from live import bench_words, loop_device, must, needs_root
+from paper import disks
 from paper import result as results
 
 pytestmark = needs_root
 
 
-def measured(folder, *words, timeout=100):
+def measured(folder, *words, timeout=280):
     """(rows by configuration and workload, the result)."""
     path = folder / "result.json"
     done = subprocess.run(bench_words("disk", "--json", path, *words), capture_output=True, text=True, check=False, timeout=timeout)
@@ -26,7 +27,7 @@ def own_record(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.mark.timeout(110)
+@pytest.mark.timeout(300)
 def test_host_and_guest_on_the_model(own_record):
     rows, result = measured(own_record, "--rows", "none,disk-virtio-phy,xen-disk-scsi-phy", "--workloads", "dd-write,dd-read", "--repetitions",
                             "1", "--scale", "8", "--accel", "tcg")
@@ -50,15 +51,25 @@ def test_host_and_guest_on_the_model(own_record):
     assert result["host"]["accel"] == "tcg" and result["foreign"]["load"] >= 0
 
 
-@pytest.mark.timeout(100)
+@pytest.mark.timeout(300)
 def test_file_as_the_disk_under_test(own_record):
     """A real disk below: no rate is known, what the host gets is the best."""
     rows, result = measured(own_record, "--file", own_record, "--rows", "none", "--workloads", "aio8-read,stream-write,stream-read",
-                            "--repetitions", "2")
+                            "--repetitions", "1")
     assert result["settings"]["rate_mb_s"] is None
     assert rows["none", "aio8-read"]["avgrq_sectors"] == pytest.approx(128, rel=0.05)
     assert rows["none", "stream-read"]["mb_s"] > 0
     assert rows["none", "stream-write"]["path"]["disk_mb_s"] == max(run["mb_s"] for row in rows.values() for run in row["runs"])
+
+
+def test_real_disk_is_destroyed_when_that_is_asked_for(own_record):
+    """And is blank afterwards: a next run is not refused for what this one left."""
+    with loop_device(own_record) as device:
+        must("mkfs.ext4", "-q", "-F", device)
+        rows, result = measured(own_record, "--disk", device, "--destroy", "--rows", "none", "--workloads", "direct-write", "--repetitions", "1")
+        assert rows["none", "direct-write"]["mb_s"] > 0
+        assert device in result["settings"]["disk"]
+        disks.check_free(device, False)
 
 
 @pytest.mark.slow
