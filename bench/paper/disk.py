@@ -149,7 +149,7 @@ def say(text):
 def measure(args, undo_list):
     everything = chosen(configurations.BY_ID, args.rows, "configuration")
     works = chosen(workloads.BY_ID, args.workloads, "workload")
-    folder = Path(tempfile.mkdtemp(prefix="mallee-bench-", dir="/var/tmp"))
+    folder = Path(tempfile.mkdtemp(prefix="mallee-bench-", dir=os.environ.get("TMPDIR", "/var/tmp")))
     undo_list.add("file", path=str(folder))
     possible = [one for one in everything if one["session"] and not netvolume.why_empty(one["id"])]
     bench = Bench(args, folder, undo_list, guests=any(one["vmm"] != "none" for one in possible))

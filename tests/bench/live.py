@@ -36,6 +36,6 @@ def loop_device(folder, size=600 * MIB):
         must("losetup", "--detach", device)
 
 
-def ours(folder="/sys/block"):
-    """Loop devices over files of a bench."""
-    return [path.parent.parent.name for path in Path(folder).glob("loop*/loop/backing_file") if "mallee-bench" in path.read_text()]
+def ours(folder):
+    """Loop devices over files in a folder."""
+    return [path.parent.parent.name for path in Path("/sys/block").glob("loop*/loop/backing_file") if path.read_text().startswith(f"{folder}/")]

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import time
-from pathlib import Path
 
 import pytest
 from live import bench_words, must, needs_root, ours
@@ -23,6 +22,7 @@ def record(tmp_path, monkeypatch):
     """One of its own: a bench of this machine's user may be running."""
     monkeypatch.setenv("MALLEE_BENCH_RECORD", str(tmp_path / "record.json"))
     monkeypatch.setenv("MALLEE_STATE", str(tmp_path / "state"))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     return tmp_path / "record.json"
 
 
@@ -46,37 +46,37 @@ def started(*more):
     raise AssertionError(f"it ended with {process.wait()}")
 
 
-def leftovers():
-    return ours() + [path.name for path in Path("/var/tmp").glob("mallee-bench-*")]
+def leftovers(folder):
+    """Loop devices and folders of a bench that works in this one."""
+    return ours(folder) + [path.name for path in folder.glob("mallee-bench-*")]
 
 
 @needs_root
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_run_restores_the_machine(record, restored, number):
-    before = leftovers()
     process = started("--repetitions", "50")
     assert settings() != restored
+    assert leftovers(record.parent)
     process.send_signal(number)
     process.communicate(timeout=30)
     assert process.returncode == 128 + number
     assert settings() == restored
-    assert leftovers() == before
+    assert leftovers(record.parent) == []
     assert record.read_text() == ""
 
 
 @needs_root
 def test_next_start_tidies_up_after_a_killed_run(record, restored):
-    before = leftovers()
     process = started("--repetitions", "50")
     process.kill()
     process.communicate(timeout=30)
     assert settings() != restored
-    assert leftovers() != before
+    assert leftovers(record.parent)
     undone = subprocess.run(bench_words("disk", "--rows", "none", "--workloads", "direct-read", "--repetitions", "1", "--accel", "tcg"),
                             capture_output=True, text=True, timeout=60, check=False)
     assert undone.returncode == 0, undone.stderr
     assert settings() == restored
-    assert leftovers() == before
+    assert leftovers(record.parent) == []
 
 
 @needs_root
