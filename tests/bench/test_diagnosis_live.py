@@ -15,21 +15,18 @@ import subprocess
 import time
 
 import pytest
-from conftest import SOURCE
-
 import guest
 import servers
-from paper import counters, hostnet, netvolume
+from live import BUILD, MIB, needs_root
+from paper import counters, hostnet, netvolume, undo
 
-BUILD = (SOURCE / os.environ.get("MALLEE_BUILD", "build")).resolve()
 BLOCKD = BUILD / "src" / "cmd" / "mallee-blockd"
-MIB = 1 << 20
 BLOCK = 64 * 1024
 RATE = 112_000_000
 BEST_SECTORS = 1014
 SECONDS = 2.5
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="loop devices and mounts need root")
+pytestmark = needs_root
 
 
 @pytest.fixture
@@ -100,18 +97,18 @@ def test_a_reader_at_depth_one_behind_a_slow_way(model, tmp_path):
 
 
 def test_a_throttled_volume(model, tmp_path):
-    with way(tmp_path, model.device, "throttle:bps=10000000") as place:
+    with way(tmp_path, model.device, "throttle:bps=4000000") as place:
         figures, _, _ = measured(model.device, read_directly, place)
-    row = row_of(figures, "direct-read", depth=1, direct=True, limit_mb_s=10)
+    row = row_of(figures, "direct-read", depth=1, direct=True, limit_mb_s=4)
     found = findings(row)
     assert list(found) == ["volume-limit"], (row, found)
     assert found["volume-limit"] > 3
 
 
 def test_a_throttle_of_requests(model, tmp_path):
-    with way(tmp_path, model.device, "throttle:iops=100") as place:
+    with way(tmp_path, model.device, "throttle:iops=50") as place:
         figures, _, _ = measured(model.device, read_directly, place)
-    found = findings(row_of(figures, "direct-read", depth=1, direct=True, request_bytes=BLOCK, limit_iops=100))
+    found = findings(row_of(figures, "direct-read", depth=1, direct=True, request_bytes=BLOCK, limit_iops=50))
     assert next(iter(found)) == "volume-limit", (figures, found)
     assert "queue-starved" not in found
 
@@ -215,10 +212,11 @@ class Initiator:
 
 
 @pytest.mark.skipif(not shutil.which("vblade"), reason="vblade is not installed (Debian's package vblade)")
-def test_frames_of_1500_bytes(model):
+def test_frames_of_1500_bytes(model, tmp_path):
     rows = {}
     for mtu in (1500, 9000):
-        with hostnet.HostNet() as net, netvolume.StorageHost(net, model.device, mtu=mtu) as storage:
+        with undo.Undo(tmp_path / "record.json") as changes, hostnet.HostNet(changes, tmp_path) as net, \
+                netvolume.StorageHost(net, model.device, mtu=mtu) as storage:
             initiator = Initiator(storage.bridge, storage.shelf)
             deadline = time.monotonic() + 10
             while time.monotonic() < deadline: # the bridge begins to forward
