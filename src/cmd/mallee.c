@@ -45,11 +45,13 @@ static const struct command commands[] = {
      "Exit code 0: nothing is corrupt; 1: not all could be read; 2: something is corrupt, and the lines say what.\n",
      cmd_volume},
     {"api", "[SERVICE]", "list the API actions that are served", "", cmd_api},
-    {"bench", "disk | net | block | report | compare | explain | model [OPTIONS]",
+    {"bench", "disk | net | block | paper | report | compare | explain | model [OPTIONS]",
      "measure how much of disk and network guests get, and why not more",
      "  disk      the study's dd, streams and random requests, over hypervisor, target and driver\n"
      "  net       TCP and request/response between guests, this host and another\n"
      "  block     the block engine against other block servers\n"
+     "  paper     disk and net within half an hour: paper.json, and the tables of docs/paper.md\n"
+     "  paper-doc put a result's tables into docs/paper.md\n"
      "  report    show a kept result: as tables, HTML or CSV\n"
      "  compare   two results, row by row\n"
      "  explain   a result on standard input: say of each row what holds it back, what would mend it and what that gains\n"

@@ -231,7 +231,8 @@ def test_other_commands_are_the_scripts():
     assert bench().returncode == 2
     listed = bench("--help")
     assert listed.returncode == 0
-    for name in ("disk", "net", "block", "report", "compare", "explain"):
+    scripts = bench("help").stdout.split("\n\n")[1].splitlines()
+    for name in [line.split()[0] for line in scripts] + ["explain", "model"]:
         assert f"\n  {name} " in listed.stdout
 
 
