@@ -11,6 +11,8 @@ import os
 import sys
 from pathlib import Path
 
+import installed
+
 FOLDER = Path(__file__).resolve().parent
 
 # Name, module, what it does.
@@ -24,13 +26,14 @@ COMMANDS = {
     "paper-doc": ("paper.doc", "put a result's tables into docs/paper.md"),
 }
 
-# Not a module: `mallee` does it itself.
-EXPLAIN = ("explain", "a result from standard input, and what holds its rows back and what the model expects")
+# No modules: `mallee` does these itself.
+OTHERS = [("explain", "a result from standard input, and what holds its rows back and what the model expects"),
+          ("model", "the study's tables as the model predicts them")]
 
 
 def usage():
     width = max(map(len, COMMANDS))
-    commands = [(name, what) for name, (_, what) in COMMANDS.items()] + [EXPLAIN]
+    commands = [(name, what) for name, (_, what) in COMMANDS.items()] + OTHERS
     lines = [f"  {name:<{width}}  {what}" for name, what in commands]
     return "usage: mallee bench COMMAND …\n\n" + "\n".join(lines) + "\n\n`mallee bench COMMAND --help` tells a command's options."
 
@@ -58,6 +61,7 @@ def main(argv):
     if name not in COMMANDS:
         print(f"mallee bench: there is no command '{name}'\n\n{usage()}", file=sys.stderr)
         return 2
+    installed.settle(FOLDER)
     module_name, what = COMMANDS[name]
     if module_name is None:
         return run_block(rest)

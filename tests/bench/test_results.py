@@ -1,11 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """Results: which files are ones, where they are kept, how they are found again; the entry of `mallee bench`."""
 import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
+import installed
 from paper import store
 from paper.result import BadResult, check, parse, read, spread_of
+
+SOURCE = Path(installed.__file__).resolve().parent.parent
 
 
 @pytest.mark.parametrize("text, what", [
@@ -123,3 +131,27 @@ def test_bad_files_are_told_and_are_no_traceback(bench, tmp_path):
     for argv in (("report", tmp_path / "bad.json"), ("report", tmp_path / "absent"), ("paper-doc", tmp_path / "bad.json")):
         done = bench(*argv)
         assert done.returncode == 2 and done.stderr.startswith("mallee bench") and "Traceback" not in done.stderr
+
+
+def test_where_it_is_installed_a_build_folder_is_made_of_links(tmp_path, monkeypatch):
+    prefix = tmp_path / "usr"
+    shutil.copytree(SOURCE / "bench", prefix / "share" / "mallee" / "bench", ignore=shutil.ignore_patterns("*.c", "__pycache__"))
+    for program in ("bin/mallee", "bin/mallee-blockd", "libexec/mallee/bench/stream"):
+        (prefix / program).parent.mkdir(parents=True, exist_ok=True)
+        (prefix / program).write_text("#!/bin/sh\n")
+    monkeypatch.setenv("MALLEE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("MALLEE_STATE", str(tmp_path / "state"))
+    monkeypatch.delenv("MALLEE_BUILD", raising=False)
+    entry = prefix / "share" / "mallee" / "bench" / "mallee_bench.py"
+    for _ in range(2):
+        done = subprocess.run([sys.executable, str(entry), "report"], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    folder = tmp_path / "cache" / "bench-build"
+    for name, program in (("mallee", "bin/mallee"), ("src/cmd/mallee-blockd", "bin/mallee-blockd"), ("bench/stream", "libexec/mallee/bench/stream")):
+        assert (folder / name).resolve() == prefix / program
+
+
+def test_in_the_source_no_such_folder_is_made(monkeypatch):
+    monkeypatch.delenv("MALLEE_BUILD", raising=False)
+    installed.settle(SOURCE / "bench")
+    assert "MALLEE_BUILD" not in os.environ
