@@ -173,6 +173,8 @@ static void put_disk(struct page *p, const struct node_get_figures_response *r, 
 			buf_printf(&limit, " %.0f IOPS", d->limit_iops.value);
 		if (d->limit_mb_s.set)
 			buf_printf(&limit, " %.1f MB/s", d->limit_mb_s.value);
+		if (d->held_percent.set && d->held_percent.value > 0)
+			buf_printf(&limit, ", holds %.0f %% of the requests", d->held_percent.value);
 		put_line(p, false, limit.data);
 	}
 	put_io(p, "    guest", d->guest);

@@ -244,6 +244,8 @@ void figures_disk_took(struct figures_disk *d, const struct counters_ask *got)
 	d->limit_iops = got->got.limit_iops;
 	d->limit_bps = got->got.limit_bps;
 	d->fresh = d->have && !anew && take_guest(d, &guest) && take_storage(d, &storage);
+	d->held_delta = d->fresh && got->got.held > d->held ? got->got.held - d->held : 0;
+	d->held = got->got.held;
 	if (!d->fresh)
 		no_figures(d, d->have ? "its process was started again: figures begin anew" : "not sampled twice yet");
 	d->have = true;

@@ -69,7 +69,8 @@ struct figures_disk {
 	char why[FIGURES_WHY];
 	struct disk_figures guest_figures, storage_figures;
 	struct disk_counters guest_delta, storage_delta;
-	uint64_t limit_iops, limit_bps; /* 0: none */
+	uint64_t limit_iops, limit_bps; /* 0: none; what is saved up may exceed them for a while */
+	uint64_t held, held_delta;	/* requests that waited for them */
 	double process_percent;		/* of one core; negative: not known */
 
 	struct disk_counters total; /* guest's, since it was first seen; at_ns is how long */
@@ -154,7 +155,8 @@ void figures_cpu_took(struct figures_cpu *c, unsigned vcpus, uint64_t at_ns, con
 void figures_host_took(struct figures *f, uint64_t at_ns, const struct cpu_reading *cpu, const struct disk_reading *disks, size_t count);
 
 /* --- figures_verdict.c: what holds a disk back. Lock. --- */
-#define FIGURES_BUSY_ENOUGH_PERCENT 50 /* below, a guest asks too seldom to be held back by anything but a limit or a CPU */
+double figures_held_percent(const struct figures_disk *d); /* of its requests, those that waited for its limits */
+#define FIGURES_BUSY_ENOUGH_PERCENT 50 /* below, nothing holds a guest back but a limit or a CPU */
 /* Into ret[FINDINGS_MAX]; how many. 0: it asked for nothing, or has no figures. */
 size_t figures_diagnose(const struct figures *f, const struct figures_instance *inst, const struct figures_disk *d,
 			struct finding *ret);

@@ -84,6 +84,7 @@ static void put_disk(const struct figures *f, const struct figures_instance *ins
 	    .storage = d->fresh && d->source == FIGURES_BLOCKD ? io_figures(a, &d->storage_figures) : NULL,
 	    .limit_iops = figure_if(d->limit_iops > 0, (double)d->limit_iops),
 	    .limit_mb_s = figure_if(d->limit_bps > 0, (double)d->limit_bps / MB),
+	    .held_percent = figure_if(d->fresh && d->source == FIGURES_BLOCKD, figures_held_percent(d)),
 	    .server_cpu_percent = figure_if(d->process_percent >= 0, d->process_percent),
 	};
 	put_findings(a, findings, figures_diagnose(f, inst, d, findings), &out->held_back_by);

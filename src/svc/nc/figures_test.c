@@ -431,7 +431,19 @@ static void test_verdict(void **state)
 	busy.got.guest.busy_ns += 5 * S;
 	busy.got.guest.weighted_ns += 40 * S;
 	busy.got.disk.busy_ns += S;
+	struct counters_ask saved_up = busy;
+	took(d, busy); /* nothing waited: it has some saved up */
+	size_t n = figures_diagnose(f, f->instances[0], d, list);
+	for (size_t i = 0; i < n; i++)
+		assert_string_not_equal(list[i].rule, "volume-limit");
+	busy.at_ns += 5 * S;
+	busy.got.guest.op[COUNTERS_READ].ops += 1000;
+	busy.got.guest.op[COUNTERS_READ].bytes += 1000 << 12;
+	busy.got.guest.busy_ns += 5 * S;
+	busy.got.guest.weighted_ns += 40 * S;
+	busy.got.held = saved_up.got.held + 900;
 	took(d, busy);
+	NEAR(figures_held_percent(d), 90);
 	assert_true(figures_diagnose(f, f->instances[0], d, list) > 0);
 	assert_string_equal(list[0].rule, "volume-limit");
 	/* Now and then. */
@@ -443,6 +455,22 @@ static void test_verdict(void **state)
 	assert_int_equal(figures_diagnose(f, f->instances[0], d, list), 1);
 	assert_string_equal(list[0].rule, "none");
 	assert_non_null(strstr(list[0].why, "only 2 %"));
+	/* So it is on a busy host, unless the guest's own CPU waits for that. */
+	f->host.fresh = true;
+	f->host.cpu_percent = 100;
+	f->instances[0]->cpu = (struct figures_cpu){.fresh = true, .vcpus = 1, .busiest_percent = 20, .wait_percent = 10};
+	busy.at_ns += 5 * S;
+	busy.got.guest.op[COUNTERS_READ].ops += 10;
+	busy.got.guest.op[COUNTERS_READ].bytes += 10 << 12;
+	busy.got.guest.busy_ns += S / 10;
+	busy.got.disk.busy_ns += S / 10;
+	took(d, busy);
+	assert_int_equal(figures_diagnose(f, f->instances[0], d, list), 1);
+	assert_string_equal(list[0].rule, "none");
+	f->instances[0]->cpu.wait_percent = 75;
+	assert_int_equal(figures_diagnose(f, f->instances[0], d, list), 1);
+	assert_string_equal(list[0].rule, "host-cpu");
+	assert_true(isnan(list[0].gain));
 }
 
 int main(void)

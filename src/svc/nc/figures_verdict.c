@@ -3,10 +3,13 @@
 #include <math.h>
 #include <stdio.h>
 
+#include "base/macros.h"
 #include "base/text.h"
 #include "svc/nc/figures.h"
 
 #define MB 1e6
+#define HELD_PERCENT 10
+#define CPU_WANTED_PERCENT 90 /* of the time, a vCPU runs or would if it had a core */
 
 static double or_unknown(bool known, double value)
 {
@@ -33,6 +36,14 @@ static void put_demand(const struct figures_disk *d, struct diagnose_input *in)
 	in->iops = d->guest_figures.iops;
 }
 
+double figures_held_percent(const struct figures_disk *d)
+{
+	const struct disk_op_counters *op = d->guest_delta.op;
+	uint64_t ops = op[DISK_READ].ops + op[DISK_WRITE].ops;
+
+	return d->fresh && ops ? MIN_OF((double)d->held_delta / (double)ops * 100, 100) : 0;
+}
+
 /* What comes of it below. A disk that QEMU opens itself is known from above alone. */
 static void put_storage(const struct figures_disk *d, struct diagnose_input *in)
 {
@@ -43,6 +54,8 @@ static void put_storage(const struct figures_disk *d, struct diagnose_input *in)
 	in->avgqu = d->storage_figures.avgqu;
 	in->util_percent = d->storage_figures.util_percent;
 	in->flushes_s = d->storage_figures.flushes_s;
+	if (figures_held_percent(d) < HELD_PERCENT)
+		return; /* it runs on what it saved up */
 	in->limit_iops = or_unknown(d->limit_iops > 0, (double)d->limit_iops);
 	in->limit_mb_s = or_unknown(d->limit_bps > 0, (double)d->limit_bps / MB);
 }
@@ -56,6 +69,28 @@ static void put_cpus(const struct figures *f, const struct figures_instance *ins
 static bool is_idle(const struct disk_counters *c)
 {
 	return !c->op[DISK_READ].ops && !c->op[DISK_WRITE].ops && !c->op[DISK_FLUSH].ops && !c->op[DISK_DISCARD].ops && !c->busy_ns;
+}
+
+/* Of a disk that is asked for little: what may be the cause of that. A busy host is none of a guest whose CPUs rest. */
+static bool holds_the_asking(const struct figures_instance *inst, const struct finding *f)
+{
+	if (str_eq(f->rule, "host-cpu"))
+		return inst->cpu.fresh && inst->cpu.busiest_percent + inst->cpu.wait_percent >= CPU_WANTED_PERCENT;
+	return str_eq(f->rule, "volume-limit") || str_eq(f->rule, "guest-cpu");
+}
+
+/* How much would be asked without it, nobody can tell. */
+static size_t keep_those(const struct figures_instance *inst, struct finding *list, size_t count)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < count; i++) {
+		if (!holds_the_asking(inst, &list[i]))
+			continue;
+		list[n] = list[i];
+		list[n++].gain = NAN;
+	}
+	return n;
 }
 
 static void say_unhurried(double demand_percent, struct finding *f)
@@ -77,7 +112,11 @@ size_t figures_diagnose(const struct figures *f, const struct figures_instance *
 	put_storage(d, &in);
 	put_cpus(f, inst, &in);
 	n = diagnose(&in, ret);
-	if (n == 1 && str_eq(ret[0].rule, "none") && in.demand_percent < FIGURES_BUSY_ENOUGH_PERCENT)
-		say_unhurried(in.demand_percent, &ret[0]);
+	/* Below a write buffer the storage may be busy with what the guest has long been told is done. */
+	if (!(in.demand_percent < FIGURES_BUSY_ENOUGH_PERCENT) || in.util_percent >= FIGURES_BUSY_ENOUGH_PERCENT)
+		return n;
+	n = keep_those(inst, ret, n);
+	if (!n)
+		say_unhurried(in.demand_percent, &ret[n++]);
 	return n;
 }
