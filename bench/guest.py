@@ -144,9 +144,12 @@ class Guest:
             raise
         return self
 
-    def __exit__(self, *_):
+    def end(self):
         self.process.kill()
         self.process.wait()
+
+    def __exit__(self, *_):
+        self.end()
         self.log.close()
 
     def wait_for(self, pattern, seconds):
@@ -168,8 +171,11 @@ class Guest:
         return f": {last_line(self.log.name)} (all of it: {self.log.name})"
 
     def run(self, line, seconds):
-        self.process.stdin.write(line.encode() + b"\n")
-        self.process.stdin.flush()
+        try:
+            self.process.stdin.write(line.encode() + b"\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            raise CannotMeasure(f"QEMU ended{self.last_words()}") from None
         return self.wait_for(rb"mallee: exit code \d+", seconds).decode(errors="replace")
 
     def dd(self, job, count):

@@ -32,7 +32,10 @@ def last_line(path):
 def cpu_s(pid, thread=None):
     """CPU that a process has used, all of its threads; or one of them."""
     path = Path(f"/proc/{pid}/task/{thread}/stat") if thread else Path(f"/proc/{pid}/stat")
-    fields = path.read_text().rpartition(")")[2].split()
+    try:
+        fields = path.read_text().rpartition(")")[2].split()
+    except OSError:
+        raise CannotMeasure(f"process {pid} ended on its own") from None
     return (int(fields[11]) + int(fields[12])) / TICKS
 
 

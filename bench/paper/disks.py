@@ -60,8 +60,10 @@ def _held_by(rdev):
     """A process that has the device open."""
     for link in Path("/proc").glob("[0-9]*/fd/*"):
         with contextlib.suppress(OSError):
+            if not os.readlink(link).startswith("/dev/") or link.parts[2] == str(os.getpid()):
+                continue # what is elsewhere may be on a file system that does not answer
             found = os.stat(link)
-            if stat.S_ISBLK(found.st_mode) and found.st_rdev == rdev and link.parts[2] != str(os.getpid()):
+            if stat.S_ISBLK(found.st_mode) and found.st_rdev == rdev:
                 return f"{(link.parents[1] / 'comm').read_text().strip()} (process {link.parts[2]})"
     return None
 

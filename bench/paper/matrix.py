@@ -4,6 +4,7 @@ so that what the machine does meanwhile falls on all of them alike. A configurat
 
 Every workload is first run once briefly: that warms up, and its rate says how large a run must be to take as long as is wished.
 """
+import re
 import statistics
 import time
 
@@ -122,7 +123,7 @@ class Matrix:
         """What has been measured is kept."""
         for work in works:
             if (one["id"], work["id"]) not in self.runs:
-                self.empty[one["id"], work["id"]] = str(reason)
+                self.empty[one["id"], work["id"]] = brief(reason)
         self.progress.step(f"{one['id']:<18} {reason}", len(works))
 
     def _run(self, session, one, work):
@@ -135,7 +136,8 @@ class Matrix:
         except CannotMeasure as reason:
             if session_died(session):
                 raise
-            self.empty[key] = str(reason)
+            if key not in self.runs:
+                self.empty[key] = brief(reason)
             self.progress.step(f"{one['id']:<18} {work['id']:<13} {reason}")
             return
         self.rates[key] = statistics.fmean([run["mb_s"] * 1e6, max(self.rates[key], run["mb_s"] * 1e6 / 4)])
@@ -164,6 +166,11 @@ class Matrix:
         if not work["random"] and run["disk_bytes"] < PASSED * min(run["bytes"], size):
             raise CannotMeasure(f"only {run['disk_bytes'] // MIB} MiB of {run['bytes'] // MIB} passed the disk: a cache answered")
         return run
+
+
+def brief(reason):
+    """Without the logs that it points to: they go with the run's folder."""
+    return re.sub(r" \((?:all of it:|see) [^)]*\)", "", str(reason))
 
 
 def session_died(session):

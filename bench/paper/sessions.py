@@ -136,11 +136,19 @@ class GuestSession(Session):
         return [(pid, thread) for thread in counters.vcpu_threads(pid)]
 
     def cool(self, workload):
-        self.guest.run(guest_dd.COLD, RUN_S)
+        self.ask(guest_dd.COLD)
         super().cool(workload)
 
     def run(self, line):
-        return self.guest.run(f"{line} 2>&1", RUN_S), 0.0
+        return self.ask(f"{line} 2>&1"), 0.0
+
+    def ask(self, line):
+        """A guest that does not answer in time may do so later, into the next answer: it is given up."""
+        try:
+            return self.guest.run(line, RUN_S)
+        except CannotMeasure:
+            self.guest.end()
+            raise
 
 
 class FileSession(GuestSession):
@@ -202,8 +210,8 @@ class VolumeSession(GuestSession):
         """What it has read ahead, it drops for other reads: at the far end, where no run comes to."""
         super().cool(workload)
         if not workload["write"]:
-            self.guest.run(f"/bin/dd if={self.target} of=/dev/null bs=1M count={READ_AHEAD_MIB} skip={(self.size >> 20) - READ_AHEAD_MIB} "
-                           "iflag=direct", RUN_S)
+            self.ask(f"/bin/dd if={self.target} of=/dev/null bs=1M count={READ_AHEAD_MIB} skip={(self.size >> 20) - READ_AHEAD_MIB} "
+                     "iflag=direct")
 
 
 def network_session(bench, configuration):

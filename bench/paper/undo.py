@@ -5,6 +5,7 @@ Each change is written down before it is made. A bench that ends in any way but 
 what a killed one left is undone by the next that starts. The record is also the lock: one bench at a time. It lies in /run,
 since a restart of the machine undoes these changes, too.
 """
+import contextlib
 import fcntl
 import json
 import os
@@ -60,6 +61,14 @@ def _undo_command(entry):
 UNDO = {"sysctl": _undo_sysctl, "loop": _undo_loop, "mount": _undo_mount, "file": _undo_file, "command": _undo_command}
 
 
+def last_state(text):
+    """Of a record: its last line that is whole."""
+    for line in reversed(text.splitlines()):
+        with contextlib.suppress(ValueError):
+            return json.loads(line)
+    return []
+
+
 class Undo:
     """The list of changes, as a context: its end undoes them."""
 
@@ -79,10 +88,8 @@ class Undo:
             self.file.close()
             raise CannotMeasure(f"another mallee bench is running (it holds {self.record})") from None
         self.file.seek(0)
-        text = self.file.read()
-        if text.strip():
-            self.entries = json.loads(text)
-            self.undo_all()
+        self.entries = last_state(self.file.read())
+        self.undo_all()
         return self
 
     def __exit__(self, *_):
@@ -90,11 +97,13 @@ class Undo:
         self.file.close() # the file stays: who waits for its lock would else hold another
 
     def _write(self):
-        self.file.seek(0)
-        self.file.truncate()
-        self.file.write(json.dumps(self.entries) if self.entries else "")
-        self.file.flush()
-        os.fsync(self.file.fileno())
+        """A line more with all of it, so that at no moment there is none; the file is emptied when nothing is left to undo."""
+        if self.entries:
+            self.file.write(json.dumps(self.entries) + "\n")
+            self.file.flush()
+            os.fsync(self.file.fileno())
+        else:
+            self.file.truncate(0)
 
     def undo_all(self):
         """Not to be interrupted: a second Ctrl-C waits."""

@@ -115,6 +115,15 @@ def test_one_change_is_undone_early(tmp_path):
         assert changes.entries == []
 
 
+def test_a_torn_record_does_not_hide_what_was_written_before(tmp_path):
+    left = tmp_path / "left"
+    left.mkdir()
+    entry = '{"kind": "file", "path": "%s"}' % left
+    (tmp_path / "record").write_text(f"[{entry}]\n[{entry}, {{\"ki")
+    with undo.Undo(tmp_path / "record"):
+        assert not left.exists()
+
+
 def test_two_benches_do_not_run_at_once(tmp_path):
     with undo.Undo(tmp_path / "record"):
         with pytest.raises(CannotMeasure, match="another mallee bench"):
