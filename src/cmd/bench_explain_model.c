@@ -8,7 +8,9 @@
 #include "cmd/bench_model.h"
 #include "measure/model_bench.h"
 
-#define MODEL_FLUSH_US 8000.0 /* of the disk that mallee-blockd plays: block/filter/disk.c, barracuda-7200.11 */
+/* Of the disk that mallee-blockd plays: block/filter/disk.c, barracuda-7200.11. */
+#define PLAYED_FLUSH_US 8000.0
+#define PLAYED_SEEK_US 8000.0
 
 static const char *text_of(const json_t *object, const char *key)
 {
@@ -52,7 +54,7 @@ static double latency_us(const json_t *result, const json_t *row)
 	if (!from)
 		return 0;
 	return model_bench_latency_us(number_of(json_object_get(from, "path"), "request_bytes"), number_of(from, "mb_s"),
-				      disk_mb_s(result, from));
+				      disk_mb_s(result, from), number_of(from, "util_percent"));
 }
 
 /* What the host's own random requests kept the disk busy for, each. */
@@ -74,6 +76,7 @@ static bool is_played(const json_t *result)
 static struct model_bench_row bench_row(const json_t *result, const json_t *row)
 {
 	const json_t *path = json_object_get(row, "path");
+	const json_t *host_write = row_of(result, "none", "dd-write"), *host_read = row_of(result, "none", "dd-read");
 	double bytes_s = number_of(row, "mb_s") * 1e6;
 
 	return (struct model_bench_row){
@@ -82,8 +85,13 @@ static struct model_bench_row bench_row(const json_t *result, const json_t *row)
 		.depth = number_of(path, "depth"),
 		.request_bytes = number_of(path, "request_bytes"),
 		.host_cache = json_is_true(json_object_get(path, "host_cache")),
+		.cache_write_sectors = number_of(host_write, "avgrq_sectors"),
+		.cache_write_depth = number_of(host_write, "avgqu"),
+		.cache_read_sectors = number_of(host_read, "avgrq_sectors"),
+		.cache_read_depth = number_of(host_read, "avgqu"),
 		.disk_mb_s = disk_mb_s(result, row),
-		.flush_us = is_played(result) ? MODEL_FLUSH_US : 0,
+		.flush_us = is_played(result) ? PLAYED_FLUSH_US : 0,
+		.seek_us = is_played(result) ? PLAYED_SEEK_US : 0,
 		.flushes_per_byte = number_of(path, "flushes_s") / bytes_s,
 		.metadata_per_byte = number_of(path, "metadata_writes_s") / bytes_s,
 		.latency_us = latency_us(result, row),
@@ -96,13 +104,13 @@ static struct model_bench_row bench_row(const json_t *result, const json_t *row)
 	};
 }
 
-/* The row that a number of the model's was taken from agrees by itself. */
+/* A row that a number of the model's was taken from agrees by itself, in part at least. */
 static bool is_reference(const json_t *row)
 {
 	const char *workload = text_of(row, "workload"), *reference = model_bench_reference(workload);
 
 	return str_eq(workload, reference) ||
-	       (str_prefix(workload, "rand-") && str_eq(text_of(row, "configuration"), "none"));
+	       (str_eq(text_of(row, "configuration"), "none") && (str_prefix(workload, "rand-") || str_prefix(workload, "dd-")));
 }
 
 static void set(json_t *object, const char *key, double value, double step)
@@ -126,6 +134,8 @@ static json_t *model_of(const json_t *result, const json_t *row)
 	struct model_figures f = model_predict(&disk, &path);
 	json_t *model = json_object();
 	set(model, "mb_s", f.mb_s, 0.01);
+	if (str_prefix(bench.workload, "rand-"))
+		set(model, "iops", f.requests_s, 0.1);
 	set(model, "avgrq_sectors", f.avgrq_sectors, 1);
 	set(model, "avgqu", f.avgqu, 0.01);
 	set(model, "util_percent", f.util_percent, 0.1);

@@ -11,54 +11,55 @@
 #define RANDOM_SECTORS 8.0
 #define AOE_HEADER_BYTES 36.0
 #define ETHERNET_BYTES 38.0     /* preamble, header, check and gap of a frame */
-#define BLOCK_SECTORS 8.0       /* of a file system's metadata */
+#define BLOCK_SECTORS 8.0       /* that metadata_per_byte counts */
 
-/* How a buffered stream, and a direct one, reach the disk. */
+/* How a buffered stream, and a direct one, reach the disk. 0: as the workload has it; with sectors 0 the depth is its limit. */
 struct shape {
 	double sectors;
-	double depth; /* 0: what the workload keeps */
+	double depth;
 };
 
 struct configuration {
 	const char *name;
 	struct shape buffered_write;
 	struct shape buffered_read;
-	struct shape direct_write; /* sectors 0: as the workload asks */
+	struct shape direct_write;
 	struct shape direct_read;
 	bool network;
 };
 
-/* Linux 6: the page cache writes back in requests of the queue's limit and reads two windows ahead. Measured on the host alone. */
+/* Linux: the page cache writes back in requests of the queue's limit and reads ahead, one window while another is used. The host's own
+ * rows say it better where there are any. */
 #define CACHE_WRITE { 1024, 64 }
 #define CACHE_READ { 512, 2 }
-/* The emulated controller's requests, one after the other; a guest reads two of its windows ahead. */
+/* The emulated controller takes 256 sectors at once and one write at a time, while the guest prepares another if its program has more in
+ * flight. Guests read ahead in windows of 128 KiB, one while another is used. */
 #define LSI_WRITE { 256, 1 }
-#define LSI_READ { 256, 2 }
-/* virtio: 254 segments of a page; NVMe: 512 KiB at once; virtio-scsi: 126 segments. The depth is what the guest's write-back reaches. */
-#define VIRTIO_WRITE { 2032, 16 }
+#define LSI_DIRECT_WRITE { 0, 2 }
+#define GUEST_READ { 256, 2 }
+/* virtio and virtio-scsi: 126 segments of a page; NVMe: 512 KiB at once. The depth is what the guest's write-back reaches. */
+#define VIRTIO_WRITE { 1008, 16 }
 #define NVME_WRITE { 1024, 16 }
-#define VIRTIO_SCSI_WRITE { 1008, 16 }
-#define GUEST_READ { 512, 2 }
-/* Ours: reads 256 KiB ahead, several at once; small writes are merged up to 1 MiB. */
-#define MALLEE_READ { 512, 4 }
-#define MALLEE_MERGED { 2048, 1 }
+/* Ours: reads 256 KiB ahead and merges writes up to 1 MiB, several at once. */
+#define MALLEE_READ { 512, 5 }
+#define MALLEE_MERGED { 2048, 4 }
 
 static const struct configuration configurations[] = {
 	{ "none", CACHE_WRITE, CACHE_READ },
-	{ "file-scsi", LSI_WRITE, LSI_READ },
-	{ "disk-scsi-phy", LSI_WRITE, LSI_READ },
-	{ "disk-scsi-tap", LSI_WRITE, LSI_READ },
+	{ "file-scsi", LSI_WRITE, GUEST_READ, LSI_DIRECT_WRITE },
+	{ "disk-scsi-phy", LSI_WRITE, GUEST_READ, LSI_DIRECT_WRITE },
+	{ "disk-scsi-tap", LSI_WRITE, GUEST_READ, LSI_DIRECT_WRITE },
 	{ "disk-virtio-phy", VIRTIO_WRITE, GUEST_READ },
 	{ "disk-virtio-tap", VIRTIO_WRITE, GUEST_READ },
-	{ "disk-virtio-scsi", VIRTIO_SCSI_WRITE, GUEST_READ },
+	{ "disk-virtio-scsi", VIRTIO_WRITE, GUEST_READ },
 	{ "disk-nvme", NVME_WRITE, GUEST_READ },
-	{ "mallee", VIRTIO_WRITE, MALLEE_READ, MALLEE_MERGED, MALLEE_READ },
+	{ "mallee", MALLEE_MERGED, MALLEE_READ, MALLEE_MERGED, MALLEE_READ },
 	{ "net-none", CACHE_WRITE, CACHE_READ, .network = true },
-	{ "net-scsi-phy", LSI_WRITE, LSI_READ, .network = true },
-	{ "net-scsi-tap", LSI_WRITE, LSI_READ, .network = true },
+	{ "net-scsi-phy", LSI_WRITE, GUEST_READ, LSI_DIRECT_WRITE, .network = true },
+	{ "net-scsi-tap", LSI_WRITE, GUEST_READ, LSI_DIRECT_WRITE, .network = true },
 	{ "net-virtio-phy", VIRTIO_WRITE, GUEST_READ, .network = true },
 	{ "net-virtio-tap", VIRTIO_WRITE, GUEST_READ, .network = true },
-	{ "net-mallee", VIRTIO_WRITE, MALLEE_READ, MALLEE_MERGED, MALLEE_READ, .network = true },
+	{ "net-mallee", MALLEE_MERGED, MALLEE_READ, MALLEE_MERGED, MALLEE_READ, .network = true },
 	{ "net-guest", CACHE_WRITE, CACHE_READ, .network = true },
 };
 
@@ -102,35 +103,85 @@ static bool flushes_each(const struct configuration *c, const struct model_bench
 	return r->flushes_per_byte * c->buffered_write.sectors * MODEL_SECTOR_BYTES > 0.5;
 }
 
+static struct shape cache_shape(const struct model_bench_row *r, bool write)
+{
+	static const struct shape usual_write = CACHE_WRITE, usual_read = CACHE_READ;
+
+	if (write && r->cache_write_sectors > 0)
+		return (struct shape){ r->cache_write_sectors, MAX_OF(r->cache_write_depth, 1) };
+	if (!write && r->cache_read_sectors > 0)
+		return (struct shape){ r->cache_read_sectors, MAX_OF(r->cache_read_depth, 1) };
+	return write ? usual_write : usual_read;
+}
+
+/* The host's page cache stands between the guest and the disk: that sees the host's requests, whatever the guest sends. */
+static bool is_cached(const struct configuration *c, const struct workload *w, const struct model_bench_row *r)
+{
+	if (!strcmp(c->name, "none") || !strcmp(c->name, "net-none"))
+		return w->kind == BUFFERED;
+	return r->host_cache && !c->network && !(w->write && flushes_each(c, r));
+}
+
+static struct shape asked(const struct workload *w, const struct model_bench_row *r)
+{
+	double usual = w->kind == RANDOM ? RANDOM_SECTORS : REFERENCE_SECTORS;
+
+	return (struct shape){ r->request_bytes > 0 ? r->request_bytes / MODEL_SECTOR_BYTES : usual, r->depth > 0 ? r->depth : w->depth };
+}
+
 static struct shape shape_of(const struct configuration *c, const struct workload *w, const struct model_bench_row *r)
 {
-	static const struct shape cache_write = CACHE_WRITE, cache_read = CACHE_READ;
-	double depth = r->depth > 0 ? r->depth : w->depth;
+	struct shape shape, ask = asked(w, r);
 
-	if (w->kind == RANDOM)
-		return (struct shape){ RANDOM_SECTORS, depth };
-	/* Through the host's page cache the disk sees the host's requests, whatever the guest sends. */
-	if (r->host_cache && !(w->write && flushes_each(c, r)))
-		return w->write ? cache_write : cache_read;
+	if (w->kind != RANDOM && is_cached(c, w, r))
+		return cache_shape(r, w->write);
 	if (w->kind == BUFFERED)
 		return w->write ? c->buffered_write : c->buffered_read;
-	struct shape s = w->write ? c->direct_write : c->direct_read;
-	if (s.sectors > 0)
-		return (struct shape){ s.sectors, MAX_OF(s.depth, 1) };
-	return (struct shape){ r->request_bytes > 0 ? r->request_bytes / MODEL_SECTOR_BYTES : REFERENCE_SECTORS, depth };
+	shape = w->write ? c->direct_write : c->direct_read;
+	/* What reads ahead or merges has no part in random requests. */
+	if (w->kind == RANDOM && shape.sectors > 0)
+		return ask;
+	if (shape.sectors > 0)
+		return shape;
+	/* The device's own depth is a limit to what the program keeps. */
+	return (struct shape){ ask.sectors, shape.depth > 0 ? MIN_OF(shape.depth, ask.depth) : ask.depth };
+}
+
+/* Random writes into a buffer reach the disk sorted and late: nothing here says in what time. */
+static bool is_absorbed(const struct configuration *c, const struct workload *w, const struct model_bench_row *r)
+{
+	return w->kind == RANDOM && w->write && ((r->host_cache && !flushes_each(c, r)) || c->direct_write.sectors > 0);
 }
 
 /* One frame after the other over the wire; the disk's own time hides behind them. */
-static void add_network(struct model_path *p, const struct model_bench_row *r)
+static void add_network(struct model_path *p, const struct model_bench_row *r, bool write, bool random)
 {
 	double payload = floor((r->mtu - AOE_HEADER_BYTES) / MODEL_SECTOR_BYTES) * MODEL_SECTOR_BYTES;
 	double frames = ceil(p->sectors * MODEL_SECTOR_BYTES / payload);
 
-	p->wire_us = frames * (r->mtu + ETHERNET_BYTES) / r->wire_mb_s;
+	p->wire_us = r->wire_mb_s > 0 ? frames * (r->mtu + ETHERNET_BYTES) / r->wire_mb_s : 0;
 	p->far_disk = true;
+	if (random)
+		p->far_sectors = p->sectors;
+	else
+		p->far_sectors = r->host_cache ? cache_shape(r, write).sectors : payload / MODEL_SECTOR_BYTES;
 }
 
-static void add_machine(struct model_path *p, const struct model_bench_row *r)
+/* What is flushed has been committed before: one write of metadata for each flush, at another place than the data. */
+static void add_commits(struct model_path *p, const struct model_bench_row *r, double seek_us)
+{
+	double bytes = p->sectors * MODEL_SECTOR_BYTES;
+	double flushes = r->flushes_per_byte * bytes, blocks = r->metadata_per_byte * bytes;
+
+	if (blocks > 0 && flushes > 0) {
+		p->extra_requests = flushes;
+		p->extra_sectors = MAX_OF(blocks / flushes, 1) * BLOCK_SECTORS;
+		p->wait_us = seek_us;
+	}
+	p->wait_us += r->flush_us * flushes / (1 + p->extra_requests);
+}
+
+static void add_machine(struct model_path *p, const struct model_bench_row *r, bool turns)
 {
 	double parts = MAX_OF(p->sectors / REFERENCE_SECTORS, 1);
 	double latency = r->latency_us * parts;
@@ -138,6 +189,10 @@ static void add_machine(struct model_path *p, const struct model_bench_row *r)
 	p->cpu_us = r->cpu_us_per_byte * p->sectors * MODEL_SECTOR_BYTES;
 	/* The reference's latency holds the processor's work already. */
 	p->latency_us = MAX_OF(latency - p->cpu_us, 0);
+	if (turns) {
+		p->turn_us = p->cpu_us;
+		p->cpu_us = 0;
+	}
 	p->limit_mb_s = r->limit_mb_s;
 	p->limit_iops = r->limit_iops;
 }
@@ -149,11 +204,11 @@ int model_bench_path(const struct model_bench_row *r, struct model_disk *ret_dis
 
 	if (!c || !w)
 		return -ENOENT;
-	if (r->disk_mb_s <= 0 || (w->kind == RANDOM && r->random_us <= 0))
+	if (r->disk_mb_s <= 0 || (w->kind == RANDOM && r->random_us <= 0) || is_absorbed(c, w, r))
 		return -ENODATA;
 	if (w->write && flushes_each(c, r) && r->flush_us <= 0)
 		return -ENODATA;
-	if (c->network && (r->mtu <= AOE_HEADER_BYTES + MODEL_SECTOR_BYTES || r->wire_mb_s <= 0))
+	if (c->network && r->mtu < AOE_HEADER_BYTES + MODEL_SECTOR_BYTES)
 		return -ENODATA;
 	struct shape s = shape_of(c, w, r);
 	if (!(s.sectors >= 1) || !(s.depth > 0))
@@ -163,16 +218,12 @@ int model_bench_path(const struct model_bench_row *r, struct model_disk *ret_dis
 
 	if (w->kind == RANDOM)
 		d.overhead_us = MAX_OF(r->random_us - s.sectors * MODEL_SECTOR_BYTES / d.rate_mb_s, 0);
-	else if (w->write) {
-		double bytes = p.sectors * MODEL_SECTOR_BYTES;
-
-		p.extra_requests = r->metadata_per_byte * bytes;
-		p.extra_sectors = BLOCK_SECTORS;
-		p.wait_us = r->flush_us * r->flushes_per_byte * bytes / (1 + p.extra_requests);
-	}
-	add_machine(&p, r);
+	if (w->write)
+		add_commits(&p, r, w->kind == RANDOM ? 0 : r->seek_us); /* a random one seeks anyhow */
+	/* A guest's page cache holds what the bench writes in a run: it is filled, and then flushed. */
+	add_machine(&p, r, w->write && w->kind == BUFFERED);
 	if (c->network)
-		add_network(&p, r);
+		add_network(&p, r, w->write, w->kind == RANDOM);
 	*ret_disk = d;
 	*ret_path = p;
 	return 0;
@@ -185,9 +236,10 @@ const char *model_bench_reference(const char *workload)
 	return w ? (w->write ? "direct-write" : "direct-read") : NULL;
 }
 
-double model_bench_latency_us(double bytes, double mb_s, double disk_mb_s)
+double model_bench_latency_us(double bytes, double mb_s, double disk_mb_s, double util_percent)
 {
 	if (bytes <= 0 || mb_s <= 0 || disk_mb_s <= 0)
 		return 0;
-	return MAX_OF(bytes / mb_s - bytes / disk_mb_s, 0);
+	double round = bytes / mb_s, busy = MAX_OF(bytes / disk_mb_s, round * util_percent / 100);
+	return MAX_OF(round - busy, 0);
 }

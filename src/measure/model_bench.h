@@ -16,16 +16,21 @@ struct model_bench_row {
 	const char *workload;
 	double depth;               /* that the workload keeps */
 	double request_bytes;       /* of the workload */
-	bool host_cache;            /* the host's page cache is in the path */
+	bool host_cache;            /* the host's page cache is in the path; of a network volume: its storage host's */
+	double cache_write_sectors; /* what the host's page cache makes of a stream, and how many it keeps going: */
+	double cache_write_depth;   /* as the host's own rows showed */
+	double cache_read_sectors;
+	double cache_read_depth;
 	double disk_mb_s;           /* of the disk under test */
-	double flush_us;            /* what a flush costs it */
+	double flush_us;            /* what a flush costs it, */
+	double seek_us;             /* and going from a file's data to its metadata or back */
 	double flushes_per_byte;    /* seen on the disk, for what the workload wrote; likewise */
 	double metadata_per_byte;   /* writes of a block of 4 KiB beside the data */
 	double latency_us;          /* of one request of 64 KiB at depth 1, beside the disk's time */
 	double random_us;           /* the disk's time for a small random request */
 	double cpu_us_per_byte;     /* of the guest's processor */
 	double mtu;                 /* of a network volume's link, and */
-	double wire_mb_s;           /* its rate */
+	double wire_mb_s;           /* its rate; unknown: no limit */
 	double limit_mb_s;
 	double limit_iops;
 };
@@ -35,7 +40,8 @@ int model_bench_path(const struct model_bench_row *r, struct model_disk *ret_dis
 
 /* The row from which a configuration's latency is taken: "direct-read" for all that reads, "direct-write" for what writes. NULL: none. */
 const char *model_bench_reference(const char *workload);
-/* That row's latency: what one synchronous request of `bytes` took, less what the disk needs for it; at least 0. */
-double model_bench_latency_us(double bytes, double mb_s, double disk_mb_s);
+/* That row's latency: the part of a synchronous request of `bytes` in which the disk was idle, at least 0. That is what the transfer
+ * leaves of it, or less: where flushes and seeks kept the disk busy, util_percent knows. */
+double model_bench_latency_us(double bytes, double mb_s, double disk_mb_s, double util_percent);
 
 #endif

@@ -57,7 +57,7 @@ def test_explain_predicts_from_the_depth_1_row():
                                        row("disk-virtio-phy", "dd-read", mb_s=90, path=PATH))
     assert direct["reference"] and abs(direct["mb_s"] - 52) < 0.1 and direct["full_first"] == "depth"
     assert not deep["reference"] and deep["mb_s"] == 112 and deep["util_percent"] == 100 and deep["full_first"] == "disk"
-    assert buffered["avgrq_sectors"] == 512
+    assert buffered["avgrq_sectors"] == 256
 
 
 def test_explain_says_nothing_where_it_knows_nothing():
@@ -69,3 +69,22 @@ def test_explain_says_nothing_where_it_knows_nothing():
 def test_explain_takes_the_processor_into_account():
     [model] = explained(row("disk-nvme", "aio32-read", mb_s=50, path={**PATH, "depth": 32, "guest_cpu_percent": 100}))
     assert model["full_first"] == "cpu" and abs(model["mb_s"] - 50) < 0.01
+
+
+def test_explain_takes_the_hosts_cache_as_the_host_showed_it():
+    host, guest = explained(row("none", "dd-read", mb_s=110, avgrq_sectors=2400, avgqu=3.3, util_percent=99, path=PATH),
+                            row("disk-virtio-tap", "dd-read", mb_s=100, path={**PATH, "host_cache": True}))
+    assert host["reference"] and not guest["reference"]
+    assert guest["avgrq_sectors"] == 2400 and abs(guest["avgqu"] - 3.3) < 0.01
+
+
+def test_explain_counts_flushes_of_a_sparse_file():
+    path = {**PATH, "host_cache": True, "sparse": True, "flushes_s": 40, "metadata_writes_s": 40}
+    [model] = explained(row("file-scsi", "dd-write", mb_s=2.62144, path=path))  # 20 requests of 128 KiB a second
+    assert 2 < model["mb_s"] < 4 and model["avgrq_sectors"] < 100 and model["util_percent"] > 90
+
+
+def test_explain_predicts_random_requests_from_the_hosts():
+    _, guest = explained(row("none", "rand-read", mb_s=0.5, iops=125, util_percent=97, path={**PATH, "depth": 8, "request_bytes": 4096}),
+                         row("disk-nvme", "rand-read", mb_s=0.5, iops=120, path={**PATH, "depth": 8, "request_bytes": 4096}))
+    assert abs(guest["iops"] - 125 / 0.97) < 0.2 and guest["avgrq_sectors"] == 8
