@@ -189,3 +189,39 @@ def test_every_card_to_both_hosts(own_record, tmp_path, port):
             rate = {c: rows[c, target, workload]["mbit_s"] for c in ("none", "e1000", "virtio-net", "mallee")}
             assert rate["e1000"] < rate["virtio-net"] < rate["none"] and rate["mallee"] < rate["none"], (target, workload, rate)
         assert all(rows[c, target, "request-response"]["transactions_s"] > 10 for c in ("none", "e1000", "virtio-net", "mallee"))
+
+
+@pytest.fixture
+def other_host(tmp_path, port):
+    """A host that knows no way to addresses behind this one, with `mallee bench net --serve` on it; its address."""
+    name, cable = f"mbtest{os.getpid()}", f"mbt{os.getpid() % 100000}"
+    must("ip", "netns", "add", name)
+    try:
+        must("ip", "link", "add", cable, "type", "veth", "peer", "name", "eth0", "netns", name)
+        must("ip", "address", "add", "203.0.113.1/30", "dev", cable)
+        must("ip", "link", "set", cable, "up")
+        for words in (["link", "set", "lo", "up"], ["address", "add", "203.0.113.2/30", "dev", "eth0"], ["link", "set", "eth0", "up"]):
+            must("ip", "-n", name, *words)
+        with subprocess.Popen(["ip", "netns", "exec", name, *bench_words("net", "--serve", "--listen", "203.0.113.2", "--port", port)],
+                              stdout=subprocess.PIPE, text=True) as server:
+            while server.stdout.readline().strip() != "ready":
+                assert server.poll() is None
+            yield "203.0.113.2"
+            server.kill()
+    finally:
+        must("ip", "netns", "delete", name)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(200)
+def test_another_host(own_record, other_host, tmp_path, port):
+    """Guests reach it from behind this host's address, and forwarding is afterwards as it was."""
+    before = {path: path.read_text() for path in Path("/proc/sys/net/ipv4/conf").glob("*/forwarding") if path.parent.name in ("all", "default", "lo")}
+    tables, path = must("nft", "list", "tables"), tmp_path / "result.json"
+    done = subprocess.run(bench_words("net", "--peer", other_host, "--configuration", "virtio-net", "--configuration", "mallee", "--target", "peer",
+                                      "--json", path, "--port", port, *SHORT), check=False, timeout=180, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(path.read_text())["rows"]
+    assert len(rows) == 3 and all(row["mbit_s"] > 1 for row in rows)
+    assert must("nft", "list", "tables") == tables
+    assert {path: path.read_text() for path in before} == before
