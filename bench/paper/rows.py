@@ -65,7 +65,8 @@ def with_ratios(rows):
 
 
 def disk_facts(disk, runs):
-    """Its best rate and the request at which it reaches it: the model's own, or what the host got."""
-    host = [(run["mb_s"], run["avgrq_sectors"]) for (one, _), all_ in runs.items() if one == "none" for run in all_ if run["avgrq_sectors"]]
-    best = max(host) if host else (None, None)
-    return {"disk_mb_s": disk.rate / 1e6 if disk.rate else best[0], "disk_best_sectors": best[1] or disk.largest_request_sectors()}
+    """Its best rate: the model's own, or what the host got. At which request it reaches that is what the host's rows show, in either
+    direction (`mallee bench explain` looks there); without them it is what the device takes at most."""
+    host = [run["mb_s"] for (one, _), all_ in runs.items() if one == "none" for run in all_ if run["avgrq_sectors"]]
+    return {"disk_mb_s": disk.rate / 1e6 if disk.rate else max(host, default=None),
+            **({} if host else {"disk_best_sectors": disk.largest_request_sectors()})}

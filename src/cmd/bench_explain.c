@@ -14,6 +14,7 @@
 
 #define RESULT_VERSION 1
 #define SPREAD_OF_ONE_RUN 0.3
+#define ABOUT_BEST 0.9 /* of the disk's best rate */
 
 /* ---- what a result is ---- */
 
@@ -281,24 +282,35 @@ static void take_path(const json_t *row, struct diagnose_input *in)
 	}
 }
 
-/* What the bare disk does in this direction, where the row does not tell: the best that any of the host's own rows had. */
+/* One of the host's own rows that show what the disk gives in this direction. */
+static bool shows_disk(const json_t *row, bool write)
+{
+	const char *workload = text_of(row, "workload");
+
+	return !is_net(row) && str_eq(text_of(row, "configuration"), "none") && !str_prefix(workload, "rand-") &&
+	       str_suffix(workload, "-write") == write && is_measured(row);
+}
+
+/* What it gives at its best, and the largest of the requests at which it gives about that: where the row does not tell itself. */
 static void take_best_of_disk(const json_t *result, bool write, struct diagnose_input *in)
 {
-	double best_mb_s = NAN, best_sectors = NAN;
+	const json_t *rows = json_object_get(result, "rows");
+	double mb_s = NAN, sectors = NAN;
 	size_t i;
 	json_t *row;
 
-	json_array_foreach(json_object_get(result, "rows"), i, row) {
-		if (is_net(row) || !str_eq(text_of(row, "configuration"), "none") || str_suffix(text_of(row, "workload"), "-write") != write ||
-		    !is_measured(row))
-			continue;
-		best_mb_s = fmax(best_mb_s, mb_s_of(row));
-		best_sectors = fmax(best_sectors, number_of(row, "avgrq_sectors"));
+	json_array_foreach(rows, i, row) {
+		if (shows_disk(row, write))
+			mb_s = fmax(mb_s, mb_s_of(row));
+	}
+	json_array_foreach(rows, i, row) {
+		if (shows_disk(row, write) && mb_s_of(row) >= ABOUT_BEST * mb_s)
+			sectors = fmax(sectors, number_of(row, "avgrq_sectors"));
 	}
 	if (isnan(in->disk_mb_s))
-		in->disk_mb_s = best_mb_s;
+		in->disk_mb_s = mb_s;
 	if (isnan(in->disk_best_sectors))
-		in->disk_best_sectors = best_sectors;
+		in->disk_best_sectors = sectors;
 }
 
 static void take_disk(const json_t *result, const json_t *row, struct diagnose_input *in)

@@ -24,6 +24,7 @@
 #define SMALL_SHARE 4          /* requests of less than a quarter of the device's best */
 #define SPARSE_TIMES 2         /* busy for twice as long as the transfer takes */
 #define SPARSE_EXTRAS_SHARE (2.0 / 3) /* of an unwritten extent's requests: one data, one metadata, one flush */
+#define METADATA_BLOCK_BYTES 4096
 #define AT_LIMIT 0.9           /* of a wire or of a limit: it is reached */
 #define NEXT_WIRE 10           /* Ethernet's next speed is at most ten times this one */
 #define NEXT_PROCESSOR 10      /* KVM is about ten times as fast as emulation, and nothing else brings more */
@@ -136,18 +137,25 @@ static double overhead_share(const struct diagnose_input *in)
 	return MAX_OF(in->util_percent / 100 - transfer_share(in), 0);
 }
 
-/* Requests a second at the disk that are data. Sizes are means: at least a tenth of all is taken to be data. */
+/* Requests a second at the disk that are metadata: a journal writes about as often as it flushes, several blocks at a time. */
+static double metadata_ops(const struct diagnose_input *in)
+{
+	return known(in->metadata_writes_s) && known(in->flushes_s) ? MIN_OF(in->metadata_writes_s, in->flushes_s) : 0;
+}
+
+/* Those that are data. Sizes are means: at least a tenth of all is taken to be data. */
 static double data_ops(const struct diagnose_input *in)
 {
-	double ops = in->mb_s * 1e6 / (in->avgrq_sectors * 512);
+	double metadata_bytes = known(in->metadata_writes_s) ? in->metadata_writes_s * METADATA_BLOCK_BYTES : 0;
+	double ops = (in->mb_s * 1e6 + metadata_bytes) / (in->avgrq_sectors * 512);
 
-	return known(in->metadata_writes_s) ? MAX_OF(ops - in->metadata_writes_s, ops / 10) : ops;
+	return MAX_OF(ops - metadata_ops(in), ops / 10);
 }
 
 /* Of the requests that cost a positioning: those that are no data. */
 static double extras_share(const struct diagnose_input *in)
 {
-	double extras = in->flushes_s + in->metadata_writes_s;
+	double extras = in->flushes_s + metadata_ops(in);
 
 	if (!known(in->flushes_s) || !known(in->metadata_writes_s) || !positive(in->avgrq_sectors))
 		return SPARSE_EXTRAS_SHARE;
@@ -160,12 +168,14 @@ static bool sparse_fires(const struct diagnose_input *in)
 	       in->util_percent / 100 >= SPARSE_TIMES * transfer_share(in);
 }
 
+/* At most what the host itself gets of this workload: random requests seek in a written file, too. */
 static double sparse_gain(const struct diagnose_input *in)
 {
+	double native = positive(in->ratio) ? MAX_OF(1 / in->ratio, 1) : INFINITY;
 	double busy = transfer_share(in) + overhead_share(in);
 	double mended = busy - overhead_share(in) * extras_share(in);
 
-	return MIN_OF(busy / mended, most_of(in) / in->mb_s);
+	return MIN_OF(MIN_OF(busy / mended, native), most_of(in) / in->mb_s);
 }
 
 /* ---- small-requests ---- */
@@ -234,14 +244,19 @@ static double room(const struct diagnose_input *in)
 	return MIN_OF(isfinite(all) ? all : 1 / in->ratio, NEXT_PROCESSOR);
 }
 
+static bool disk_is_busy(const struct diagnose_input *in)
+{
+	return known(in->util_percent) && in->util_percent >= BUSY_PERCENT;
+}
+
 static bool guest_cpu_fires(const struct diagnose_input *in)
 {
-	return known(in->guest_cpu_percent) && in->guest_cpu_percent >= BUSY_PERCENT && known(room(in));
+	return known(in->guest_cpu_percent) && in->guest_cpu_percent >= BUSY_PERCENT && !disk_is_busy(in) && known(room(in));
 }
 
 static bool host_cpu_fires(const struct diagnose_input *in)
 {
-	return known(in->host_cpu_percent) && in->host_cpu_percent >= BUSY_PERCENT && known(room(in));
+	return known(in->host_cpu_percent) && in->host_cpu_percent >= BUSY_PERCENT && !disk_is_busy(in) && known(room(in));
 }
 
 /* ---- frame-size ---- */

@@ -29,7 +29,8 @@ struct diagnose_input {
 	double iops;           /* requests of the guest */
 	double ratio;          /* to the host's own figure of the same workload */
 	double avgrq_sectors, avgqu, util_percent; /* of the disk in the host, as in measure/figures.h */
-	double flushes_s, metadata_writes_s;       /* at the disk, beside the data; metadata writes are among its requests */
+	double flushes_s;         /* at the disk, beside the data */
+	double metadata_writes_s; /* blocks of 4 KiB that are written beyond the data */
 	double guest_cpu_percent; /* of one virtual CPU */
 	double host_cpu_percent;  /* of all processors of the host */
 

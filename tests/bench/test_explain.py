@@ -58,7 +58,7 @@ def held(result, configuration, workload, target=None):
     (("xen-disk-scsi-phy", "dd-read"), {"small-requests": 2.43, "emulated-device": 2.215}),
     # What else was measured.
     (("mallee", "direct-read"), {"none": 1}),
-    (("file-scsi", "direct-write"), {"small-requests": 4.67, "sparse": 3.38}),
+    (("file-scsi", "direct-write"), {"sparse": 3.92, "small-requests": 3.56, "emulated-device": 1.14}),
     (("net-virtio-phy", "dd-read"), {"frame-size": 5.3}),
     (("mallee", "dd-read"), {"volume-limit": 11.1}),
     (("disk-virtio-phy", "rand-read"), {"none": 1}),
