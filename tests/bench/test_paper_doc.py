@@ -96,12 +96,6 @@ def test_no_time_is_no_run(bench, tmp_path):
     assert bench("paper", "--minutes", "0", "--out", tmp_path).returncode == 2
 
 
-@pytest.mark.parametrize("minutes, seconds", [(60, "5.0"), (1, "0.5"), (5, "3.2")])
-def test_the_networks_runs_fit_into_what_is_left(minutes, seconds):
-    words = suite.net_words(minutes)
-    assert words[:2] == ["--seconds", seconds]
-
-
 def test_under_emulation_the_modelled_disk_is_slowed(tmp_path):
     assert suite.disk_words(20, "kvm")[-1] == "1" and suite.disk_words(20, "tcg")[-1] == "3"
     assert suite.accelerator(tmp_path) == "tcg"
