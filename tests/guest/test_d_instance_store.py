@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The other kind of root, a disk of the node's: it is made from the image's object and ends with the instance."""
+import json
+
 import botocore.exceptions
 import pytest
 
 from guest import Guest
-from lib.cloud import BUILD
+from lib.cloud import BUILD, wait_for
 from lib.instances import error_code, wait_state
 
 
@@ -26,6 +28,20 @@ def test_it_is_the_nodes_disk(store_guest):
     assert store_guest.ssh("cat /sys/block/vda/serial") == ""
 
 
+def test_its_figures_are_qemus(real_cloud, store_guest):
+    """QEMU has the file open itself, and is asked; it does not count for how long a request was outstanding."""
+    def written():
+        store_guest.ssh("dd if=/dev/zero of=/root/x bs=64k count=100 conv=fsync 2> /dev/null; rm /root/x")
+        reply = json.loads(real_cloud.run("top", "--json").stdout)
+        (disk,) = next(i for i in reply["Instances"] if i["InstanceId"] == store_guest.id)["Disks"]
+        return disk.get("Guest", {}).get("WriteMbS", 0) > 0.1 and disk
+
+    disk = wait_for("the guest's writes to be seen", written, 60, 1)
+    assert (disk["Kind"], disk["Name"]) == ("file", "root") and "Storage" not in disk
+    assert disk["Guest"]["FlushesS"] > 0 and disk["Guest"]["QueueSize"] > 0 and "UtilPercent" not in disk["Guest"]
+    assert disk["HeldBackBy"]
+
+
 def test_it_cannot_be_stopped(real_ec2, store_guest):
     with pytest.raises(botocore.exceptions.ClientError) as raised:
         real_ec2.stop_instances(InstanceIds=[store_guest.id])
@@ -33,8 +49,6 @@ def test_it_cannot_be_stopped(real_ec2, store_guest):
 
 
 def test_reboot_keeps_it(real_ec2, store_guest):
-    from lib.cloud import wait_for
-
     boot_id = store_guest.boot_id()
     store_guest.ssh("echo kept > /root/kept; sync")
     real_ec2.reboot_instances(InstanceIds=[store_guest.id])
