@@ -138,21 +138,41 @@ static const struct node_io_figures *host_disk(const struct node_get_figures_res
 	return NULL;
 }
 
+static void put_finding(struct page *p, const struct node_finding *f)
+{
+	_cleanup_(buf_done) struct buf text = BUF_INIT;
+	bool none = str_eq(f->rule, "none");
+
+	buf_printf(&text, "%s%s", none ? "" : "HELD BACK: ", f->rule);
+	if (!none && f->gain.set)
+		buf_printf(&text, ", %.1f times as much to be had", f->gain.value);
+	buf_printf(&text, ". %s", f->why);
+	if (!none)
+		buf_printf(&text, " Mend: %s", f->mend);
+	put_wrapped(p, !none, text.data);
+}
+
 static void put_findings(struct page *p, const struct node_finding_list *list)
 {
-	for (size_t i = 0; i < list->count; i++) {
-		_cleanup_(buf_done) struct buf text = BUF_INIT;
-		const struct node_finding *f = &list->items[i];
-		bool none = str_eq(f->rule, "none");
+	for (size_t i = 0; i < list->count; i++)
+		put_finding(p, &list->items[i]);
+}
 
-		buf_printf(&text, "%s%s", none ? "" : "HELD BACK: ", f->rule);
-		if (!none && f->gain.set)
-			buf_printf(&text, ", %.1f times as much to be had", f->gain.value);
-		buf_printf(&text, ". %s", f->why);
-		if (!none)
-			buf_printf(&text, " Mend: %s", f->mend);
-		put_wrapped(p, !none, text.data);
-	}
+static bool is_of_a_disk(const struct node_instance_figures *inst, const char *rule)
+{
+	for (size_t n = 0; n < inst->disks.count; n++)
+		for (size_t i = 0; i < inst->disks.items[n].held_back_by.count; i++)
+			if (str_eq(inst->disks.items[n].held_back_by.items[i].rule, rule))
+				return true;
+	return false;
+}
+
+/* What holds it back beside what each disk tells for itself. */
+static void put_cpu_findings(struct page *p, const struct node_instance_figures *inst)
+{
+	for (size_t i = 0; i < inst->held_back_by.count; i++)
+		if (!is_of_a_disk(inst, inst->held_back_by.items[i].rule))
+			put_finding(p, &inst->held_back_by.items[i]);
 }
 
 static void put_disk(struct page *p, const struct node_get_figures_response *r, const struct node_disk_figures *d)
@@ -206,6 +226,7 @@ static void put_instance(struct page *p, const struct node_get_figures_response 
 			   nic->receive_mbit_s.value, nic->receive_packets_s.value, nic->send_mbit_s.value, nic->send_packets_s.value,
 			   nic->dropped_s.value);
 	}
+	put_cpu_findings(p, i);
 	for (size_t n = 0; n < i->disks.count; n++)
 		put_disk(p, r, &i->disks.items[n]);
 }

@@ -21,6 +21,11 @@ static struct node_finding starved = {.rule = "queue-starved",
 				      .mend = "Read ahead.",
 				      .gain = N(2.5)};
 
+/* its disk's, and its CPUs' */
+static struct node_finding of_instance[] = {
+    {.rule = "queue-starved", .why = "As its disk's.", .mend = "Read ahead."},
+    {.rule = "host-cpu", .why = "A virtual CPU waits.", .mend = "Run fewer guests."}};
+
 /* Two instances: an idle one with a disk without figures, and a busy one. */
 struct answer {
 	struct node_disk_figures disks[2];
@@ -48,6 +53,7 @@ static struct node_get_figures_response *answer(struct answer *a)
 			  {.instance_id = "i-b",
 			   .vcpus = WIRE_INT_OF(2),
 			   .cpu_percent = N(7),
+			   .held_back_by = {.set = true, .count = 2, .items = of_instance},
 			   .disks = {.set = true, .count = 1, .items = &a->disks[1]}}},
 	    .r = {.node_id = "n1",
 		  .time = WIRE_TIME_OF(0),
@@ -74,6 +80,8 @@ static void test_once(void **state)
 	assert_non_null(strstr(out.data, "    limit 3000 IOPS\n"));
 	assert_non_null(strstr(out.data, "HELD BACK: queue-starved, 2.5 times as much to be had. One request"));
 	assert_non_null(strstr(out.data, "Mend: Read ahead."));
+	assert_non_null(strstr(out.data, "HELD BACK: host-cpu. A virtual CPU waits. Mend: Run fewer guests.\n"));
+	assert_null(strstr(out.data, "As its disk's"));
 	assert_non_null(strstr(out.data, "/dev/sdf?[2J vol-1: no figures: its process does not answer\n"));
 	assert_null(strchr(out.data, '\033'));
 	/* the busy one first, or by id */

@@ -161,6 +161,9 @@ double figures_held_percent(const struct figures_disk *d); /* of its requests, t
 size_t figures_diagnose(const struct figures *f, const struct figures_instance *inst, const struct figures_disk *d,
 			struct finding *ret);
 
+/* Its CPUs alone, whatever its disks and NICs do: 0 or 1 of the rules guest-cpu and host-cpu. */
+size_t figures_diagnose_cpu(const struct figures *f, const struct figures_instance *inst, struct finding *ret);
+
 /* --- figures_cloudwatch.c: under CloudWatch's names. Lock. --- */
 struct figures_metric {
 	const char *space, *name, *unit;

@@ -222,6 +222,19 @@ static void print_instances(const struct figures *f, struct buf *out)
 	}
 }
 
+static void print_cpu_held_back(const struct figures *f, struct buf *out)
+{
+	print_head(out, "instance_cpu_held_back", "1 for the rule that names what holds its CPUs back: guest-cpu or host-cpu.", false);
+	for (size_t i = 0; i < f->count; i++) {
+		struct finding found;
+
+		if (!figures_diagnose_cpu(f, f->instances[i], &found))
+			continue;
+		buf_printf(out, "mallee_instance_cpu_held_back{instance=\"%s\",rule=\"%s\"", f->instances[i]->id, found.rule);
+		print_value(out, 1);
+	}
+}
+
 /* --- the host: label device --- */
 
 static const struct disk_gauge host_gauges[] = {
@@ -265,6 +278,7 @@ void figures_print_metrics(struct figures *f, struct buf *out)
 {
 	pthread_mutex_lock(&f->lock);
 	print_instances(f, out);
+	print_cpu_held_back(f, out);
 	print_disks(f, out);
 	print_host(f, out);
 	pthread_mutex_unlock(&f->lock);

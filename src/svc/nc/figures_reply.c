@@ -43,8 +43,7 @@ static struct node_io_figures *io_figures(struct arena *a, const struct disk_fig
 
 static void put_findings(struct arena *a, const struct finding *list, size_t count, struct node_finding_list *out)
 {
-	out->set = true;
-	out->items = arena_new_array(a, struct node_finding, count);
+	*out = (struct node_finding_list){.set = true, .items = arena_new_array(a, struct node_finding, count)};
 	for (size_t i = 0; i < count; i++)
 		out->items[out->count++] = (struct node_finding){
 		    .rule = list[i].rule, .why = arena_strdup(a, list[i].why), .mend = list[i].mend, .gain = figure(list[i].gain)};
@@ -119,11 +118,20 @@ static int by_gain(const void *a, const void *b)
 	return gx < gy ? 1 : gx > gy ? -1 : 0;
 }
 
-/* Its disks' findings but for "none", each rule once; if that is all there is, the first "none". */
-static void merge_findings(const struct node_disk_figures_list *disks, struct arena *a, struct node_finding_list *out)
+static bool has_rule(const struct node_finding_list *list, const char *rule)
+{
+	for (size_t i = 0; i < list->count; i++)
+		if (str_eq(list->items[i].rule, rule))
+			return true;
+	return false;
+}
+
+/* Its disks' findings but for "none", each rule once, and its CPUs'; if that is all there is, the first "none". */
+static void merge_findings(const struct node_disk_figures_list *disks, const struct node_finding_list *cpu, struct arena *a,
+			   struct node_finding_list *out)
 {
 	const struct node_finding *none = NULL;
-	size_t room = 1;
+	size_t room = 1 + cpu->count;
 
 	for (size_t i = 0; i < disks->count; i++)
 		room += disks->items[i].held_back_by.count;
@@ -132,15 +140,15 @@ static void merge_findings(const struct node_disk_figures_list *disks, struct ar
 	for (size_t i = 0; i < disks->count; i++)
 		for (size_t k = 0; k < disks->items[i].held_back_by.count; k++) {
 			const struct node_finding *f = &disks->items[i].held_back_by.items[k];
-			bool known = false;
 
-			for (size_t m = 0; m < out->count; m++)
-				known |= str_eq(out->items[m].rule, f->rule);
 			if (str_eq(f->rule, "none"))
 				none = none ? none : f;
-			else if (!known)
+			else if (!has_rule(out, f->rule))
 				out->items[out->count++] = *f;
 		}
+	for (size_t i = 0; i < cpu->count; i++)
+		if (!has_rule(out, cpu->items[i].rule))
+			out->items[out->count++] = cpu->items[i];
 	if (!out->count && none)
 		out->items[out->count++] = *none;
 	qsort(out->items, out->count, sizeof(*out->items), by_gain);
@@ -151,6 +159,8 @@ static void put_instance(const struct figures *f, const struct figures_instance 
 {
 	const struct figures_cpu *c = &inst->cpu;
 	struct figures_metric metrics[FIGURES_METRICS_MAX];
+	struct node_finding_list of_cpu;
+	struct finding cpu;
 
 	*out = (struct node_instance_figures){
 	    .instance_id = arena_strdup(a, inst->id),
@@ -165,7 +175,8 @@ static void put_instance(const struct figures *f, const struct figures_instance 
 	for (size_t i = 0; i < inst->disk_count; i++)
 		put_disk(f, inst, inst->disks[i], a, &out->disks.items[out->disks.count++]);
 	put_nic(inst, a, &out->nics);
-	merge_findings(&out->disks, a, &out->held_back_by);
+	put_findings(a, &cpu, figures_diagnose_cpu(f, inst, &cpu), &of_cpu);
+	merge_findings(&out->disks, &of_cpu, a, &out->held_back_by);
 	put_metrics(a, metrics, figures_instance_metrics(inst, metrics), &out->metrics);
 }
 

@@ -471,6 +471,13 @@ static void test_verdict(void **state)
 	assert_int_equal(figures_diagnose(f, f->instances[0], d, list), 1);
 	assert_string_equal(list[0].rule, "host-cpu");
 	assert_true(isnan(list[0].gain));
+	assert_int_equal(figures_diagnose_cpu(f, f->instances[0], list), 1);
+	assert_string_equal(list[0].rule, "host-cpu");
+	f->instances[0]->cpu.wait_percent = 5;
+	assert_int_equal(figures_diagnose_cpu(f, f->instances[0], list), 0);
+	f->instances[0]->cpu.busiest_percent = 95;
+	assert_int_equal(figures_diagnose_cpu(f, f->instances[0], list), 1);
+	assert_string_equal(list[0].rule, "guest-cpu");
 }
 
 int main(void)

@@ -8,6 +8,8 @@
 #include "svc/nc/figures.h"
 
 #define MB 1e6
+#define CPU_BUSY_PERCENT 90
+#define CPU_WAITS_PERCENT 20 /* a vCPU that has no core for a fifth of the time has a crowded host */
 #define HELD_PERCENT 10
 #define CPU_WANTED_PERCENT 90 /* of the time, a vCPU runs or would if it had a core */
 
@@ -119,4 +121,27 @@ size_t figures_diagnose(const struct figures *f, const struct figures_instance *
 	if (!n)
 		say_unhurried(in.demand_percent, &ret[n++]);
 	return n;
+}
+
+size_t figures_diagnose_cpu(const struct figures *f, const struct figures_instance *inst, struct finding *ret)
+{
+	const struct figures_cpu *c = &inst->cpu;
+
+	if (!c->fresh)
+		return 0;
+	*ret = (struct finding){.gain = NAN};
+	if (c->wait_percent >= CPU_WAITS_PERCENT && f->host.fresh && f->host.cpu_percent >= CPU_BUSY_PERCENT) {
+		ret->rule = "host-cpu";
+		ret->mend = "Run fewer guests here, or give this one a host with more cores.";
+		snprintf(ret->why, sizeof(ret->why),
+			 "A virtual CPU waits for a core of the host %.0f %% of the time (host CPU %.0f %%).", c->wait_percent,
+			 f->host.cpu_percent);
+		return 1;
+	}
+	if (c->busiest_percent < CPU_BUSY_PERCENT)
+		return 0;
+	ret->rule = "guest-cpu";
+	ret->mend = "A type with more or faster virtual CPUs (KVM where they are emulated), if what it runs can use them.";
+	snprintf(ret->why, sizeof(ret->why), "A virtual CPU runs %.0f %% of the time.", c->busiest_percent);
+	return 1;
 }
