@@ -34,8 +34,15 @@ def markdown_table(head, body, numeric):
 
 # ---- what a marker may name: each takes the result and gives Markdown, or "" ----
 
+def public_host(result):
+    """Without what a kernel's builder appended to its version: that says nothing to others."""
+    host = dict(result.get("host") or {})
+    found = re.match(r"[0-9.]+[0-9]", str(host.get("kernel") or ""))
+    return {**host, "kernel": found[0]} if found else host
+
+
 def machine(result):
-    facts = [("Measured", result.get("date")), ("Host", host_text(result.get("host"))), ("Versions", versions_text(result)),
+    facts = [("Measured", result.get("date")), ("Host", host_text(public_host(result))), ("Versions", versions_text(result)),
              ("Settings", settings_text(result)), ("Meanwhile", ", ".join(f"{name} {value}" for name, value in flat(result.get("foreign"))))]
     lines = [f"- {name}: {cell(value)}" for name, value in facts if value]
     return "\n".join(lines + [f"- {cell(note)}" for note in notes_of(result)]) + "\n"
