@@ -195,6 +195,13 @@ int node_drain(void *ctx, struct arena *a, const struct tls_identity *peer,
 	return error_set(e, "UnsupportedOperation", "a double has no guests");
 }
 
+int node_get_figures(void *ctx, struct arena *a, const struct tls_identity *peer,
+		     const struct node_get_figures_request *in, struct node_get_figures_response *out,
+		     struct error *e)
+{
+	return error_set(e, "UnsupportedOperation", "a double has no guests");
+}
+
 int node_resume(void *ctx, struct arena *a, const struct tls_identity *peer, struct error *e)
 {
 	return error_set(e, "UnsupportedOperation", "a double has no guests");
