@@ -8,7 +8,7 @@ from paper.columns import by_reason, columns_of, workloads_of
 from paper.diagnosis import findings_of, short_name
 from paper.machine import notes_of, settings_text, summary_of
 from paper.markup import plain
-from paper.result import is_empty, rows_of, spread_of
+from paper.result import is_empty, key_of, rows_of, spread_of, why_empty
 
 UNRELIABLE = "?"
 
@@ -46,7 +46,22 @@ def unreliable_line(rows):
     return f"{UNRELIABLE} unreliable: {'; '.join(why)}"
 
 
-def print_workload(result, workload, say, width):
+def empty_throughout(result):
+    """Configurations (of networks: with whom they were measured) without a single figure: told once, and not in each table."""
+    filled = {key_of(row)[::2] for row in result["rows"] if not is_empty(row)}
+    rows = {}
+    for row in result["rows"]:
+        if key_of(row)[::2] not in filled:
+            rows.setdefault((key_of(row)[::2], why_empty(row)), row)
+    return list(rows.values())
+
+
+def say_empty(rows, say, width):
+    for reason, group in by_reason(rows):
+        say(wrapped(f"empty: {'; '.join(short_name(row) for row in group)}: {reason}", width, "    ", "  "))
+
+
+def print_workload(result, workload, say, width, told_later):
     rows = rows_of(result, workload.id)
     filled, empty = [row for row in rows if not is_empty(row)], [row for row in rows if is_empty(row)]
     say()
@@ -59,8 +74,7 @@ def print_workload(result, workload, say, width):
             say("  " + line)
         if line := unreliable_line(filled):
             say("  " + line)
-    for reason, group in by_reason(empty):
-        say(wrapped(f"empty: {'; '.join(short_name(row) for row in group)}: {reason}", width, "    ", "  "))
+    say_empty([row for row in empty if key_of(row)[::2] not in told_later], say, width)
     findings = findings_of(filled)
     if findings:
         say("\n  What holds them back:")
@@ -80,5 +94,10 @@ def print_table(result, file=None, width=None):
     for line in (summary_of(result), settings_text(result), *notes_of(result)):
         if line:
             say(wrapped(line, width, "  ", " ").strip())
+    empty = empty_throughout(result)
+    told_later = {key_of(row)[::2] for row in empty}
     for workload in workloads_of(result):
-        print_workload(result, workload, say, width)
+        print_workload(result, workload, say, width, told_later)
+    if empty:
+        say("\nEmpty in every table:\n")
+        say_empty(empty, say, width)

@@ -112,6 +112,13 @@ def test_a_table_of_empty_rows_only(disk):
     assert "empty:" in text and "MB/s" not in text
 
 
+def test_what_is_empty_everywhere_is_told_once(disk):
+    text = table_of(disk).replace("\n    ", " ")
+    assert text.count("EC2 EBS proprietary") == 1 and text.index("Empty in every table:") < text.index("EC2 EBS proprietary")
+    # NVMe has figures elsewhere, and so is told where it has none.
+    assert "NVMe" in line_with(text[text.index("random reads"):], "empty:", "time was up")
+
+
 def test_no_rows_at_all(disk):
     disk["rows"] = []
     assert table_of(disk) and html_text(disk) and csv_text(disk).count("\r\n") == 1
