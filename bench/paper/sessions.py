@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 
 import guest as guest_dd
-from paper import counters, workloads
+from paper import counters, mounts, workloads
 from servers import CannotMeasure
 
 RUN_S = 120
@@ -158,9 +158,9 @@ class FileSession(GuestSession):
         device, where = self.bench.disk.device, self.bench.folder / "files"
         where.mkdir(exist_ok=True)
         self._must("mkfs.ext4", "-q", "-F", "-E", "nodiscard,lazy_itable_init=1,lazy_journal_init=1", device, f"{self.size // 1024}k")
-        entry = self.bench.undo.add("mount", path=str(where))
-        self.stack.callback(self.bench.undo.drop, entry)
+        self.stack.enter_context(mounts.private())
         self._must("mount", "-t", "ext4", "-o", "noinit_itable,noatime", device, where) # nothing in the background
+        self.stack.callback(self._must, "umount", where)
         blocks = workloads.stream_blocks(self.size * 3 // 4) # the journal and the tables of inodes take their part
         if self.bench.disk.rate: # and to fill it takes a while
             blocks = min(blocks, max(2, round(self.bench.disk.rate * FILE_S / workloads.BLOCK)))

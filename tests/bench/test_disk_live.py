@@ -73,6 +73,22 @@ def test_real_disk_is_destroyed_when_that_is_asked_for(own_record):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_sparse_file_leaves_the_disk_to_the_next_row(own_record):
+    """Also when somebody makes a mount namespace meanwhile, which keeps a copy of what was mounted then."""
+    with subprocess.Popen(bench_words("disk", "--rows", "file-scsi,mallee", "--workloads", "direct-write", "--repetitions", "2", "--accel", "tcg",
+                                      "--json", str(own_record / "result.json")), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+                          text=True) as process:
+        said = process.stderr.readline() + process.stderr.readline() # what it will do; its first row, of the file
+        with subprocess.Popen(["unshare", "--mount", "sleep", "300"]) as other:
+            said += process.stderr.read()
+            other.kill()
+    assert process.returncode == 0, said
+    rows = json.loads((own_record / "result.json").read_text())["rows"]
+    assert [row["configuration"] for row in rows if len(row["runs"]) == 2] == ["file-scsi", "mallee"], said
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_the_shape_of_the_studys_tables(own_record):
     """The disk is slowed, so that an emulated processor does not hide it."""
