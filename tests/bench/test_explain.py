@@ -243,3 +243,13 @@ def test_each_rule_is_documented():
     source = (SOURCE / "src" / "measure" / "diagnose.c").read_text()
     table = source.split("static const struct rule rules[]")[1]
     assert documented == {line.strip()[3:-2] for line in table.splitlines() if line.startswith('\t{ "')}
+
+
+def test_the_disks_best_request_is_of_its_direction():
+    """At depth 8 small requests are as fast as large ones: the best request is the largest that is about as fast."""
+    host = [("dd-write", 110, 1000), ("aio8-write", 111, 128), ("dd-read", 108, 512), ("aio8-read", 111, 128), ("rand-write", 111, 5000)]
+    rows = [{"configuration": "none", "workload": workload, "mb_s": mb_s, "avgrq_sectors": sectors, "ratio": 1} for workload, mb_s, sectors in host]
+    slow = {"configuration": "mallee", "mb_s": 40, "util_percent": 95, "avgrq_sectors": 130}
+    explained = explain({"version": 1, "kind": "disk", "rows": [*rows, {**slow, "workload": "dd-write"}, {**slow, "workload": "dd-read"}]})
+    assert "best avgrq-sz 1000" in explained["rows"][-2]["held_back_by"][0]["why"]
+    assert held(explained, "mallee", "dd-read") == {"none": 1}
