@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from live import bench_words, must, needs_root
 from paper import result as results
+from paper import undo
 
 pytestmark = needs_root
 SHORT = ["--workload", "tcp-to-guest", "--seconds", "0.3", "--repetitions", "1", "--accel", "tcg"]
@@ -31,11 +32,8 @@ def port():
 
 
 def entries(record):
-    """What is to be undone now; none while it is being written."""
-    try:
-        return json.loads(record.read_text())
-    except (OSError, ValueError):
-        return []
+    """What is to be undone now."""
+    return undo.last_state(record.read_text()) if record.exists() else []
 
 
 def made_by(found):
