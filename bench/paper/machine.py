@@ -28,7 +28,8 @@ def flat(things, before=""):
         elif isinstance(value, list):
             lines.append((name, ", ".join(map(str, value))))
         elif value is not None:
-            lines.append((name, {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)))
+            lines.append((name, {True: "yes", False: "no"}[value] if isinstance(value, bool) else
+                          f"{value:g}" if isinstance(value, float) else str(value)))
     return lines
 
 

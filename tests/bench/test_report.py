@@ -156,6 +156,11 @@ def test_a_disturbed_machine_is_said_first(disk):
     assert text.index("7.5 % of the processor") < text.index("dd, writing") and "1.2 cores busy" in text
 
 
+def test_settings_are_told_as_people_write_them(disk):
+    disk["settings"] = {"rate_mb_s": 112 / 3, "direct": True, "net": {"seconds": 2.0}, "rows": ["a", "b"], "peer": None}
+    assert "rate mb s 37.3333, direct yes, net seconds 2, rows a, b" in table_of(disk)
+
+
 def test_control_characters_do_not_reach_the_terminal(disk):
     row_of(disk, "mallee", "dd-write")["driver"] = EVIL
     disk["host"]["cpu"] = EVIL
