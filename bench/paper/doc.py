@@ -12,7 +12,7 @@ from paper.diagnosis import findings_of, short_name
 from paper.figures import by_configuration
 from paper.machine import flat, host_text, notes_of, settings_text, versions_text
 from paper.markup import plain
-from paper.result import BadResult, is_empty, rows_of, write_text
+from paper.result import BadResult, is_empty, is_net, rows_of, write_text
 
 PAPER_MD = store.SOURCE / "docs" / "paper.md"
 BLOCK = re.compile(r"^<!-- generated ([a-z0-9-]+) -->\n(.*?)^<!-- end -->$", re.M | re.S)
@@ -83,7 +83,7 @@ def summary(result):
     body = []
     for workload in workloads_of(result):
         rows = by_configuration(rows_of(result, workload.id))
-        if any(rows.get(c, {}).get("ratio") is not None for c, _ in shown[:-1]):
+        if not is_net({"workload": workload.id}) and any(rows.get(c, {}).get("ratio") is not None for c, _ in shown[:-1]):
             body.append([workload.title, *(share(rows.get(c, {}).get("ratio")) for c, _ in shown)])
     return markdown_table(["of the host's own rate", *(title for _, title in shown)], body, [False] + [True] * len(shown)) if body else ""
 
