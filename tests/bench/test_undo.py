@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """A bench that is interrupted, or killed, leaves the machine as it was."""
+import contextlib
 import os
 import signal
 import subprocess
@@ -23,7 +24,9 @@ def record(tmp_path, monkeypatch):
     monkeypatch.setenv("MALLEE_BENCH_RECORD", str(tmp_path / "record.json"))
     monkeypatch.setenv("MALLEE_STATE", str(tmp_path / "state"))
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    return tmp_path / "record.json"
+    yield tmp_path / "record.json"
+    with undo.Undo(tmp_path / "record.json"): # what a test left that failed
+        pass
 
 
 @pytest.fixture
@@ -36,14 +39,17 @@ def restored():
             (undo.VM / name).write_text(before[name])
 
 
+@contextlib.contextmanager
 def started(*more):
-    """A bench in the middle of a run."""
+    """A bench in the middle of a run; it does not outlive its test."""
     process = subprocess.Popen(bench_words("disk", "--rows", "none", "--workloads", "dd-write", "--accel", "tcg", *more),
                                stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    for line in process.stderr:
-        if "MB/s" in line:
-            return process
-    raise AssertionError(f"it ended with {process.wait()}")
+    try:
+        assert any("MB/s" in line for line in process.stderr), f"it ended with {process.wait()}"
+        yield process
+    finally:
+        process.terminate()
+        process.communicate(timeout=30)
 
 
 def leftovers(folder):
@@ -54,11 +60,11 @@ def leftovers(folder):
 @needs_root
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_run_restores_the_machine(record, restored, number):
-    process = started("--repetitions", "50")
-    assert settings() != restored
-    assert leftovers(record.parent)
-    process.send_signal(number)
-    process.communicate(timeout=30)
+    with started("--repetitions", "50") as process:
+        assert settings() != restored
+        assert leftovers(record.parent)
+        process.send_signal(number)
+        process.wait(30)
     assert process.returncode == 128 + number
     assert settings() == restored
     assert leftovers(record.parent) == []
@@ -67,9 +73,8 @@ def test_interrupted_run_restores_the_machine(record, restored, number):
 
 @needs_root
 def test_next_start_tidies_up_after_a_killed_run(record, restored):
-    process = started("--repetitions", "50")
-    process.kill()
-    process.communicate(timeout=30)
+    with started("--repetitions", "50") as process:
+        process.kill()
     assert settings() != restored
     assert leftovers(record.parent)
     undone = subprocess.run(bench_words("disk", "--rows", "none", "--workloads", "direct-read", "--repetitions", "1", "--accel", "tcg"),
@@ -81,11 +86,10 @@ def test_next_start_tidies_up_after_a_killed_run(record, restored):
 
 @needs_root
 def test_programs_end_with_a_killed_bench(record, restored):
-    process = started("--repetitions", "50")
-    children = must("pgrep", "--session", str(process.pid)).split() + must("pgrep", "--parent", str(process.pid)).split()
-    assert len(set(children)) > 1
-    process.kill()
-    process.communicate(timeout=30)
+    with started("--repetitions", "50") as process:
+        children = must("pgrep", "--session", str(process.pid)).split() + must("pgrep", "--parent", str(process.pid)).split()
+        assert len(set(children)) > 1
+        process.kill()
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline and any(os.path.exists(f"/proc/{pid}/exe") for pid in children):
         time.sleep(0.1)
