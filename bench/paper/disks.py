@@ -15,6 +15,7 @@ MIB = 1 << 20
 MODEL_RATE = 112_000_000 # of the preset barracuda-7200.11
 MODEL_BYTES = 1 << 30
 FILE_BYTES = 1 << 30
+READ_AHEAD_KB = 256 # the study's hosts read 512 sectors at once; a loop device keeps what its last file gave it
 DEVICE_BYTES = 8 << 30 # no more of a real disk is touched
 
 
@@ -148,6 +149,13 @@ class UnderTest:
         queue = path / "queue" if (path / "queue").is_dir() else path.parent / "queue"
         return int((queue / "max_sectors_kb").read_text()) * 2
 
+    def set_read_ahead(self):
+        """Of a loop device; of a real disk it is as its owner has it."""
+        path = Path(f"/sys/block/{os.path.basename(self.device)}/queue/read_ahead_kb")
+        entry = self.undo.add("sysctl", path=str(path), value=path.read_text().strip())
+        path.write_text(str(READ_AHEAD_KB))
+        return entry
+
     def fill(self):
         """Written throughout once: what was never written, or trimmed, is read faster than any disk can."""
         block = os.urandom(MIB)
@@ -178,6 +186,7 @@ class ModelDisk(UnderTest):
         self.disk.__enter__()
         self.device = self.disk.device
         self.entries.append(self.undo.add("loop", device=self.device, file=undo_record.backing_file(self.device)))
+        self.entries.append(self.set_read_ahead())
         self.hold()
         return self
 
@@ -243,6 +252,7 @@ class FileDisk(UnderTest):
             raise CannotMeasure(f"losetup: {done.stderr.strip()} (direct I/O on {self.folder} is needed)")
         self.device = done.stdout.strip()
         self.entries.append(self.undo.add("loop", device=self.device, file=str(self.path)))
+        self.entries.append(self.set_read_ahead())
         self.hold()
         self.fill()
         return self
