@@ -65,11 +65,11 @@ int cpu_read(const char *root, struct cpu_reading *ret)
 	return 0;
 }
 
-/* --- disks --- */
+/* --- tables: a line an entry, whose name is its first member --- */
 
-static int compare_disks(const void *a, const void *b)
+static int compare_names(const void *a, const void *b)
 {
-	return strcmp(((const struct disk_reading *)a)->device, ((const struct disk_reading *)b)->device);
+	return strcmp(a, b);
 }
 
 static size_t count_lines(const char *text)
@@ -81,47 +81,49 @@ static size_t count_lines(const char *text)
 	return n;
 }
 
-int disks_read(const char *root, struct disk_reading **ret, size_t *ret_count)
+/* Entries of size bytes out of the lines that parse() takes, malloc()ed, sorted by name. NULL: errors as read_table's. */
+static void *read_entries(const char *root, const char *file, size_t size, bool (*parse)(char *line, void *entry), size_t *ret_count, int *err)
 {
 	_cleanup_(freep) char *text = NULL;
-	struct disk_reading *list;
 	size_t count = 0;
-	int r = read_table(root, "/proc/diskstats", &text);
 
-	*ret = NULL;
 	*ret_count = 0;
-	if (r < 0)
-		return r;
-	list = calloc(count_lines(text), sizeof(*list));
+	*err = read_table(root, file, &text);
+	if (*err < 0)
+		return NULL;
+	char *list = calloc(count_lines(text), size);
 	if (!list)
 		abort();
 	for (char *at = text, *line; (line = strsep(&at, "\n"));)
-		count += disk_counters_parse(line, list[count].device, &list[count].counters) == 0;
-	qsort(list, count, sizeof(*list), compare_disks);
-	*ret = list;
+		count += parse(line, list + count * size);
+	qsort(list, count, size, compare_names);
 	*ret_count = count;
-	return 0;
+	return list;
+}
+
+static bool parse_disk(char *line, void *entry)
+{
+	struct disk_reading *d = entry;
+
+	return disk_counters_parse(line, d->device, &d->counters) == 0;
+}
+
+int disks_read(const char *root, struct disk_reading **ret, size_t *ret_count)
+{
+	int err;
+
+	*ret = read_entries(root, "/proc/diskstats", sizeof(**ret), parse_disk, ret_count, &err);
+	return err;
 }
 
 const struct disk_reading *disk_find(const struct disk_reading *list, size_t count, const char *device)
 {
-	struct disk_reading key;
-
-	if (!count || !*device || strlen(device) >= sizeof(key.device))
-		return NULL;
-	strcpy(key.device, device);
-	return bsearch(&key, list, count, sizeof(*list), compare_disks);
+	return count ? bsearch(device, list, count, sizeof(*list), compare_names) : NULL;
 }
 
-/* --- links --- */
-
-static int compare_links(const void *a, const void *b)
+static bool parse_link(char *line, void *entry)
 {
-	return strcmp(((const struct link_reading *)a)->name, ((const struct link_reading *)b)->name);
-}
-
-static bool parse_link(char *line, struct link_reading *l)
-{
+	struct link_reading *l = entry;
 	char *name = line + strspn(line, " "), *colon = strrchr(name, ':');
 
 	if (!colon || (size_t)(colon - name) >= sizeof(l->name))
@@ -135,34 +137,15 @@ static bool parse_link(char *line, struct link_reading *l)
 
 int links_read(const char *root, struct link_reading **ret, size_t *ret_count)
 {
-	_cleanup_(freep) char *text = NULL;
-	struct link_reading *list;
-	size_t count = 0;
-	int r = read_table(root, "/proc/net/dev", &text);
+	int err;
 
-	*ret = NULL;
-	*ret_count = 0;
-	if (r < 0)
-		return r;
-	list = calloc(count_lines(text), sizeof(*list));
-	if (!list)
-		abort();
-	for (char *at = text, *line; (line = strsep(&at, "\n"));)
-		count += parse_link(line, &list[count]);
-	qsort(list, count, sizeof(*list), compare_links);
-	*ret = list;
-	*ret_count = count;
-	return 0;
+	*ret = read_entries(root, "/proc/net/dev", sizeof(**ret), parse_link, ret_count, &err);
+	return err;
 }
 
 const struct link_reading *link_find(const struct link_reading *list, size_t count, const char *name)
 {
-	struct link_reading key = {.name = ""};
-
-	if (!count || strlen(name) >= sizeof(key.name))
-		return NULL;
-	strcpy(key.name, name);
-	return bsearch(&key, list, count, sizeof(*list), compare_links);
+	return count ? bsearch(name, list, count, sizeof(*list), compare_names) : NULL;
 }
 
 /* --- a guest's process --- */
@@ -170,17 +153,14 @@ const struct link_reading *link_find(const struct link_reading *list, size_t cou
 /* Behind the command's name, which is in brackets and may hold anything. */
 static int parse_stat(const char *text, struct process_reading *p)
 {
-	static long ticks_per_s;
 	const char *at = strrchr(text, ')');
 	uint64_t user, system;
 
-	if (!ticks_per_s)
-		ticks_per_s = sysconf(_SC_CLK_TCK);
 	if (!at || sscanf(at + 1,
 			  " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %" SCNu64 " %" SCNu64 " %*d %*d %*d %*d %*d %*d %" SCNu64, &user,
 			  &system, &p->started_ticks) != 3)
 		return -EBADMSG;
-	p->cpu_ns = (user + system) * (NS_PER_S / (uint64_t)ticks_per_s);
+	p->cpu_ns = (user + system) * (NS_PER_S / (uint64_t)sysconf(_SC_CLK_TCK));
 	return 0;
 }
 

@@ -22,7 +22,7 @@ int cpu_read(const char *root, struct cpu_reading *ret);
 
 /* A line of /proc/diskstats. */
 struct disk_reading {
-	char device[DISK_NAME_LEN];
+	char device[DISK_NAME_LEN]; /* first */
 	struct disk_counters counters; /* at_ns 0 */
 };
 /* All disks, malloc()ed, sorted by name. */
@@ -30,7 +30,7 @@ int disks_read(const char *root, struct disk_reading **ret, size_t *ret_count);
 const struct disk_reading *disk_find(const struct disk_reading *list, size_t count, const char *device); /* NULL */
 
 struct link_reading { /* a line of /proc/net/dev: as the device sees it */
-	char name[IFNAMSIZ];
+	char name[IFNAMSIZ]; /* first */
 	uint64_t rx_bytes, rx_packets, rx_dropped, tx_bytes, tx_packets, tx_dropped;
 };
 /* All links, malloc()ed, sorted by name. */
