@@ -39,7 +39,8 @@ static void encode_list(struct encoder *c, const struct wire_member *m, const ch
 	const struct wire_shape *item = m->shape->item;
 	const char *dot = m->flags & WIRE_MEMBER_LIST ? ".member." : ".";
 
-	if (l->count == 0 && (m->flags & WIRE_MEMBER_LIST))
+	/* botocore leaves those of EC2 out. With it would go an item that has no other member, and those behind it move up. */
+	if (l->count == 0)
 		put(c, key, "");
 	for (size_t i = 0; i < l->count; i++) {
 		const char *at = arena_printf(c->arena, "%s%s%zu", key, dot, i + 1);
