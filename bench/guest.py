@@ -3,7 +3,7 @@
 
 The disk is a mallee-blockd with the `disk` filter over memory, shown as a file by FUSE, with a loop device on it: the host's dd
 works on that device, and a second mallee-blockd serves it to a guest as a volume of an instance is served. The guest runs under
-TCG, whose processor is slow; nothing in it is tuned.
+TCG, whose processors are slow; nothing in it is tuned.
 """
 import contextlib
 import os
@@ -119,6 +119,9 @@ ACCELERATORS = {"kvm": ["-accel", "kvm", "-cpu", "host"],
                 "tcg": ["-accel", "tcg", "-cpu", "max,-erms,-fsrm"]} # with these a copy is "rep movsb", of which TCG makes bytes
 
 
+VCPUS = min(2, os.cpu_count() or 1) # as EC2's smallest types have: one runs the program, one writes back or interrupts, as on the host
+
+
 class Guest:
     """QEMU; lines for its guest's shell go over the serial port. arguments: of its devices; modules, disk: see image/bench/init."""
 
@@ -129,7 +132,7 @@ class Guest:
         self.boot_s = boot_s
         self.process = subprocess.Popen([
             "qemu-system-x86_64", "-name", "bench,debug-threads=on", "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none",
-            "-serial", "stdio", "-machine", "q35,memory-backend=ram", *ACCELERATORS[accel], "-m", str(memory_mb),
+            "-serial", "stdio", "-machine", "q35,memory-backend=ram", *ACCELERATORS[accel], "-smp", str(VCPUS), "-m", str(memory_mb),
             "-object", f"memory-backend-memfd,id=ram,size={memory_mb}M,share=on",
             "-kernel", str(image / "vmlinuz"), "-initrd", str(image / "initrd.img"),
             "-append", f"console=ttyS0 quiet panic=-1 mallee.modules={','.join(modules)} mallee.disk={disk}", *arguments],

@@ -53,7 +53,7 @@ def vcpu_threads(pid):
     for task in Path(f"/proc/{pid}/task").iterdir():
         if (task / "comm").read_text().startswith("CPU "):
             threads.append(int(task.name))
-    return threads
+    return sorted(threads)
 
 
 @dataclass
@@ -62,7 +62,7 @@ class Moment:
     at: float
     disk: Disk
     path_cpu: float
-    vcpu_cpu: float
+    vcpu_cpu: list # of each
     model_cpu: float
     busy: float
     steal: float
@@ -72,8 +72,13 @@ class Moment:
         """pids: of the path; vcpus: (pid, thread)."""
         busy, steal = busy_s()
         return cls(at=time.monotonic(), disk=Disk.read(device), path_cpu=sum(cpu_s(pid) for pid in pids),
-                   vcpu_cpu=sum(cpu_s(pid, thread) for pid, thread in vcpus), model_cpu=sum(cpu_s(pid) for pid in model_pids),
+                   vcpu_cpu=[cpu_s(pid, thread) for pid, thread in vcpus], model_cpu=sum(cpu_s(pid) for pid in model_pids),
                    busy=busy, steal=steal)
+
+
+def busiest(begin, end):
+    """CPU seconds of the virtual processor that took the most of them: a program that runs on one is bound by one."""
+    return max((b - a for a, b in zip(begin, end)), default=0.0)
 
 
 def cores():

@@ -26,7 +26,7 @@ def disk_figures(begin, end, run, extra_cpu):
     size = run["bytes"]
     path_cpu = end.path_cpu - begin.path_cpu + extra_cpu
     model_cpu = end.model_cpu - begin.model_cpu
-    vcpu = end.vcpu_cpu - begin.vcpu_cpu
+    vcpu = counters.busiest(begin.vcpu_cpu, end.vcpu_cpu)
     return {"mb_s": size / run["seconds"] / 1e6, "seconds": run["seconds"], "bytes": size, "cpu_s": path_cpu,
             **({"iops": run["ops"] / run["seconds"]} if "ops" in run else {}), **counters.columns(moved, seconds),
             "guest_cpu_percent": 100 * vcpu / seconds, "host_cpu_percent": 100 * (end.busy - begin.busy) / seconds / counters.cores(),

@@ -56,15 +56,16 @@ class NetGuest(Guest):
         raise CannotMeasure(f"in the guest: {line} said: {text[-200:]}")
 
     def cpu_s(self):
-        """CPU of the virtual processor; of all that QEMU does for the guest."""
-        vcpu = total = 0
+        """CPU of each virtual processor; of all that QEMU does for the guest."""
+        vcpus, total = {}, 0
         for task in Path(f"/proc/{self.process.pid}/task").iterdir():
             name, ticks = ticks_of(task / "stat")
             total += ticks
-            vcpu += ticks if name.startswith("CPU ") else 0
+            if name.startswith("CPU "):
+                vcpus[int(task.name)] = ticks / TICKS
         if self.process.poll() is not None:
             raise CannotMeasure(f"QEMU ended{self.last_words()}")
-        return vcpu / TICKS, (total + self.vhost_ticks()) / TICKS
+        return [vcpus[thread] for thread in sorted(vcpus)], (total + self.vhost_ticks()) / TICKS
 
     def vhost_ticks(self):
         """Kernels before 6.4 work for vhost in threads of their own, named after QEMU's process."""

@@ -11,6 +11,7 @@ import os
 import subprocess
 from pathlib import Path
 
+from paper import counters
 from paper.hostnet import Companion, HostNet, command, program
 from paper.netguest import NetGuest, vhost
 from servers import CannotMeasure
@@ -141,13 +142,13 @@ class GuestPath:
         return stack.enter_context(MalleePort(self.net, MACS["mallee"], self.port)).where
 
     def run(self, target, workload, seconds):
-        vcpu, qemu = self.guest.cpu_s()
+        vcpus, qemu = self.guest.cpu_s()
         server = self.server.cpu_s() if target == "host" else 0.0
         words = client_words("net-peer", self.addresses[target], self.port, workload, seconds)
         said = self.guest.json(" ".join(words), seconds + PATIENCE_S)
-        vcpu_end, qemu_end = self.guest.cpu_s()
+        vcpus_end, qemu_end = self.guest.cpu_s()
         server_end = self.server.cpu_s() if target == "host" else 0.0
-        return said, qemu_end - qemu + server_end - server, vcpu_end - vcpu
+        return said, qemu_end - qemu + server_end - server, counters.busiest(vcpus, vcpus_end)
 
 
 class MalleePort:

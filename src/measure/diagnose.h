@@ -31,7 +31,7 @@ struct diagnose_input {
 	double avgrq_sectors, avgqu, util_percent; /* of the disk in the host, as in measure/figures.h */
 	double flushes_s;         /* at the disk, beside the data */
 	double metadata_writes_s; /* blocks of 4 KiB that are written beyond the data */
-	double guest_cpu_percent; /* of one virtual CPU */
+	double guest_cpu_percent; /* of the busiest virtual CPU */
 	double host_cpu_percent;  /* of all processors of the host */
 
 	/* What there is to be had. */

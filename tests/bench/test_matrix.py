@@ -48,7 +48,7 @@ class Pretended:
 
     def moment(self):
         disk = counters.Disk(0, 0, self.sectors // 128, self.sectors, int(self.at * 1000), int(self.at * 2000), 0)
-        return counters.Moment(at=self.at, disk=disk, path_cpu=0, vcpu_cpu=0, model_cpu=0, busy=self.at, steal=0)
+        return counters.Moment(at=self.at, disk=disk, path_cpu=0, vcpu_cpu=[], model_cpu=0, busy=self.at, steal=0)
 
 
 @pytest.fixture
