@@ -95,7 +95,7 @@ def test_what_breaks_is_told_and_the_rest_goes_on(pretended):
 
 
 def test_what_a_cache_answered_is_no_run(pretended, monkeypatch):
-    monkeypatch.setattr(Pretended, "moment", lambda self: counters.Moment(self.at, counters.Disk(0, 0, 0, 0, 0, 0, 0), 0, 0, 0, 0, 0))
+    monkeypatch.setattr(Pretended, "moment", lambda self: counters.Moment(self.at, counters.Disk(0, 0, 0, 0, 0, 0, 0), 0, [], 0, 0, 0))
     played = play(["a"])
     assert "a cache answered" in played.empty["a", "dd-write"]
 
