@@ -18,7 +18,7 @@
 
 #define LABEL_COLUMNS 34
 #define COLUMN 9
-#define NARROW 100 /* below, reads and writes are not told apart */
+#define NARROW 115 /* below, reads and writes are not told apart */
 #define INDENT 4
 #define LINE_MAX_COLUMNS 400
 
@@ -102,8 +102,8 @@ static bool is_wide(const struct page *p)
 static void put_head(struct page *p)
 {
 	if (is_wide(p))
-		put_format(p, true, "%-*s%*s%*s%*s%*s%*s%*s%*s%*s", LABEL_COLUMNS, "INSTANCE, DISK", COLUMN, "IOPS", COLUMN, "r/s", COLUMN,
-			   "w/s", COLUMN, "MB/s", COLUMN, "avgrq-sz", COLUMN, "avgqu-sz", COLUMN, "%util", COLUMN, "await ms");
+		put_format(p, true, "%-*s%*s%*s%*s%*s%*s%*s%*s%*s%*s", LABEL_COLUMNS, "INSTANCE, DISK", COLUMN, "IOPS", COLUMN, "r/s", COLUMN,
+			   "w/s", COLUMN, "MB/s", COLUMN, "avgrq-sz", COLUMN, "avgqu-sz", COLUMN, "%util", COLUMN, "await ms", COLUMN, "%seq");
 	else
 		put_format(p, true, "%-*s%*s%*s%*s%*s%*s", LABEL_COLUMNS, "INSTANCE, DISK", COLUMN, "IOPS", COLUMN, "MB/s", COLUMN,
 			   "avgrq-sz", COLUMN, "avgqu-sz", COLUMN, "%util");
@@ -125,8 +125,10 @@ static void put_io(struct page *p, const char *label, const struct node_io_figur
 	put_number(&line, f->request_sectors);
 	put_number(&line, f->queue_size);
 	put_number(&line, f->util_percent);
-	if (is_wide(p))
+	if (is_wide(p)) {
 		put_number(&line, f->await_ms);
+		put_number(&line, f->sequential_percent);
+	}
 	put_line(p, false, line.data);
 }
 
@@ -158,20 +160,24 @@ static void put_findings(struct page *p, const struct node_finding_list *list)
 		put_finding(p, &list->items[i]);
 }
 
-static bool is_of_a_disk(const struct node_instance_figures *inst, const char *rule)
+static bool is_of_a_device(const struct node_instance_figures *inst, const char *rule)
 {
 	for (size_t n = 0; n < inst->disks.count; n++)
 		for (size_t i = 0; i < inst->disks.items[n].held_back_by.count; i++)
 			if (str_eq(inst->disks.items[n].held_back_by.items[i].rule, rule))
 				return true;
+	for (size_t n = 0; n < inst->nics.count; n++)
+		for (size_t i = 0; i < inst->nics.items[n].held_back_by.count; i++)
+			if (str_eq(inst->nics.items[n].held_back_by.items[i].rule, rule))
+				return true;
 	return false;
 }
 
-/* What holds it back beside what each disk tells for itself. */
+/* What holds it back beside what each disk and NIC tells for itself. */
 static void put_cpu_findings(struct page *p, const struct node_instance_figures *inst)
 {
 	for (size_t i = 0; i < inst->held_back_by.count; i++)
-		if (!is_of_a_disk(inst, inst->held_back_by.items[i].rule))
+		if (!is_of_a_device(inst, inst->held_back_by.items[i].rule))
 			put_finding(p, &inst->held_back_by.items[i]);
 }
 
@@ -225,10 +231,24 @@ static void put_instance(struct page *p, const struct node_get_figures_response 
 		put_format(p, false, "  %s: receives %.2f Mb/s (%.0f/s), sends %.2f Mb/s (%.0f/s), drops %.0f/s", nic->device,
 			   nic->receive_mbit_s.value, nic->receive_packets_s.value, nic->send_mbit_s.value, nic->send_packets_s.value,
 			   nic->dropped_s.value);
+		put_findings(p, &nic->held_back_by);
 	}
 	put_cpu_findings(p, i);
 	for (size_t n = 0; n < i->disks.count; n++)
 		put_disk(p, r, &i->disks.items[n]);
+}
+
+static void put_link(struct page *p, const struct node_host_link_figures *l)
+{
+	_cleanup_(buf_done) struct buf line = BUF_INIT;
+
+	if (!l->receive_mbit_s.set)
+		return;
+	buf_printf(&line, "host's %s", l->device);
+	if (l->speed_mbit_s.set)
+		buf_printf(&line, ", %.0f Mb/s", l->speed_mbit_s.value);
+	buf_printf(&line, ": receives %.2f Mb/s, sends %.2f Mb/s", l->receive_mbit_s.value, l->send_mbit_s.value);
+	put_line(p, false, line.data);
 }
 
 static void put_node(struct page *p, const struct node_get_figures_response *r)
@@ -249,6 +269,8 @@ static void put_node(struct page *p, const struct node_get_figures_response *r)
 	if (r->host->sampler_percent.set)
 		buf_printf(&line, "  (sampling: %.2f %% of one core)", r->host->sampler_percent.value);
 	put_line(p, false, line.data);
+	for (size_t i = 0; i < r->host->links.count; i++)
+		put_link(p, &r->host->links.items[i]);
 }
 
 /* --- order --- */

@@ -20,6 +20,7 @@
 #define WORTH_TELLING 1.05     /* gains below are within the spread of a good run */
 #define BUSY_PERCENT 90        /* a disk or processor that is busier has no room to speak of */
 #define DEPTH_ONE 2            /* below: one request at a time */
+#define OTHERS_PERCENT 50      /* of a full disk: who has less of it waits for others most of the time */
 #define DEMAND_PERCENT 50      /* a guest that asks less than half of the time starves nobody */
 #define SMALL_SHARE 4          /* requests of less than a quarter of the device's best */
 #define SPARSE_TIMES 2         /* busy for twice as long as the transfer takes */
@@ -316,6 +317,19 @@ static double limit_gain(const struct diagnose_input *in)
 	return finite_or_unknown(MIN_OF(MIN_OF(most / in->mb_s, idle_room(in)), cpu_room(in)));
 }
 
+/* ---- shared-disk ---- */
+
+static bool shared_fires(const struct diagnose_input *in)
+{
+	return positive(in->mb_s) && known(in->others_percent) && in->others_percent >= OTHERS_PERCENT;
+}
+
+/* If the disk's time were all its own. */
+static double shared_gain(const struct diagnose_input *in)
+{
+	return MIN_OF(100 / MAX_OF(100 - in->others_percent, 1), most_of(in) / in->mb_s);
+}
+
 /* ---- none ---- */
 
 /* It has what there is. */
@@ -368,7 +382,7 @@ static const struct rule rules[] = {
 	{ "emulated-device",
 	  "Each request costs several exits into the emulation of a real device",
 	  "Give the guest a paravirtual device (virtio).", emulated_fires, emulated_gain,
-	  { F(mb_s), F(paravirtual_mb_s), F(util_percent) } },
+	  { F(exits_per_request), F(mb_s), F(paravirtual_mb_s), F(util_percent) } },
 	{ "guest-cpu",
 	  "The guest's virtual CPU is fully used, and the disk or the wire waits for it: this is the speed of a processor, not of "
 	  "a disk",
@@ -397,6 +411,10 @@ static const struct rule rules[] = {
 	  "The volume is held to its own limit of throughput or IOPS",
 	  "Ask for a higher limit (ModifyVolume), or another volume type.", limit_fires, limit_gain,
 	  { F(mb_s), F(limit_mb_s), F(iops), F(limit_iops) } },
+	{ "shared-disk",
+	  "The disk under it is busy all the time, and mostly for others",
+	  "Put one of them on another disk, or hold the others to limits (ModifyVolume).", shared_fires, shared_gain,
+	  { F(others_percent), F(mb_s) } },
 };
 
 /* When none of the above fires: the first of these that does. */

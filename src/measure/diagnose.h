@@ -21,6 +21,7 @@ struct diagnose_input {
 	double sparse;         /* extents that are holes or unwritten */
 	double host_cache;     /* through the host's page cache */
 	double emulated;       /* a device of which each register access leaves the guest (LSI 53c895a, e1000) */
+	double exits_per_request; /* of the guest's program: how often its processors leave KVM meanwhile */
 	double network_volume; /* its frames carry disk requests (AoE) */
 	double mtu;            /* of the interface that carries them */
 
@@ -33,6 +34,7 @@ struct diagnose_input {
 	double metadata_writes_s; /* blocks of 4 KiB that are written beyond the data */
 	double guest_cpu_percent; /* of the busiest virtual CPU */
 	double host_cpu_percent;  /* of all processors of the host */
+	double others_percent;    /* of what a disk that is busy all the time does, that is not for this one; live only */
 
 	/* What there is to be had. */
 	double disk_mb_s;         /* sequentially, at its best */

@@ -135,6 +135,20 @@ static void study_network(void **state)
 	check_all(rows, ARRAY_SIZE(rows));
 }
 
+/* ---- a disk that several volumes lie on ---- */
+
+static void shared_disk(void **state)
+{
+	static const struct row rows[] = {
+		{ "a quarter of a full disk", { .mb_s = 25, .util_percent = 99, .others_percent = 75 }, { "shared-disk" }, { 4 } },
+		{ "as far as the disk goes", { .mb_s = 25, .util_percent = 99, .others_percent = 90, .disk_mb_s = 100 }, { "shared-disk" }, { 4 } },
+		{ "most of it", { .mb_s = 75, .util_percent = 99, .others_percent = 25 }, { "none" } },
+		{ "it asks for nothing", { .mb_s = 0, .others_percent = 100 }, { "none" } },
+	};
+
+	check_all(rows, ARRAY_SIZE(rows));
+}
+
 /* ---- measured under emulation, on the modelled disk (112 MB/s) ---- */
 
 #define MODEL(rate, rq, qu, util) .random = NO, .mb_s = rate, .avgrq_sectors = rq, .avgqu = qu, .util_percent = util, .disk_mb_s = 112
@@ -281,6 +295,7 @@ static void what_is_unknown_fires_nothing(void **state)
 		{ "wire", { .mb_s = 100, .wire_mb_s = 100 } },
 		{ "volume-limit", { .mb_s = 10, .limit_mb_s = 10 } },
 		{ "volume-limit", { .mb_s = 10, .iops = 10, .limit_iops = 10 } },
+		{ "shared-disk", { .mb_s = 10, .others_percent = 50 } },
 	};
 	static const double unknown[] = { NAN, -1, INFINITY };
 	struct finding f[FINDINGS_MAX];
@@ -371,7 +386,7 @@ static void words(void **state)
 		for (size_t i = 0; i < count; i++)
 			assert_string_not_equal(name, diagnose_rule_name(i));
 	}
-	assert_int_equal(count, 11);
+	assert_int_equal(count, 12);
 	assert_string_equal(diagnose_rule_name(count - 1), "none");
 }
 
@@ -381,6 +396,7 @@ int main(void)
 		cmocka_unit_test(study_writes),
 		cmocka_unit_test(study_reads),
 		cmocka_unit_test(study_network),
+		cmocka_unit_test(shared_disk),
 		cmocka_unit_test(modelled_disk),
 		cmocka_unit_test(processors),
 		cmocka_unit_test(network_volumes),

@@ -113,7 +113,7 @@ int disk_counters_find(const char *diskstats, const char *name, struct disk_coun
 
 static struct disk_op_counters op_of_blockd(const struct blockd_op_counters *b)
 {
-	return (struct disk_op_counters){ .ops = b->ops, .bytes = b->bytes, .wait_ns = b->latency_ns };
+	return (struct disk_op_counters){ .ops = b->ops, .bytes = b->bytes, .wait_ns = b->latency_ns, .sequential = b->sequential };
 }
 
 struct disk_counters disk_counters_of_blockd(const struct blockd_counters *b)
@@ -126,6 +126,7 @@ struct disk_counters disk_counters_of_blockd(const struct blockd_counters *b)
 		.outstanding = b->outstanding,
 		.busy_ns = b->busy_ns,
 		.weighted_ns = b->weighted_ns,
+		.places_known = b->places_known,
 	};
 
 	c.op[DISK_DISCARD].ops += b->write_zeroes.ops;
@@ -158,13 +159,16 @@ static bool op_delta(const struct disk_op_counters *b, const struct disk_op_coun
 		     struct disk_op_counters *ret)
 {
 	return grown(b->ops, a->ops, &ret->ops) && grown(b->merged, a->merged, &ret->merged) &&
-	       grown(b->bytes, a->bytes, &ret->bytes) && passed(b->wait_ns, a->wait_ns, wrap_ns, &ret->wait_ns);
+	       grown(b->bytes, a->bytes, &ret->bytes) && grown(b->sequential, a->sequential, &ret->sequential) &&
+	       passed(b->wait_ns, a->wait_ns, wrap_ns, &ret->wait_ns);
 }
 
 int disk_counters_delta(const struct disk_counters *before, const struct disk_counters *after, struct disk_counters *ret)
 {
 	uint64_t wrap_ns = before->times_wrap_ns == after->times_wrap_ns ? after->times_wrap_ns : 0;
-	struct disk_counters d = { .outstanding = after->outstanding, .times_wrap_ns = wrap_ns };
+	struct disk_counters d = { .outstanding = after->outstanding,
+				   .times_wrap_ns = wrap_ns,
+				   .places_known = before->places_known && after->places_known };
 
 	if (!grown(before->at_ns, after->at_ns, &d.at_ns) || !d.at_ns ||
 	    !passed(before->busy_ns, after->busy_ns, wrap_ns, &d.busy_ns) ||
@@ -181,6 +185,16 @@ int disk_counters_delta(const struct disk_counters *before, const struct disk_co
 static double ratio(double a, double b)
 {
 	return b > 0 ? a / b : NAN;
+}
+
+/* Counted as requests come, where ops are as they end. */
+static double sequential_percent(const struct disk_counters *d)
+{
+	const struct disk_op_counters *r = &d->op[DISK_READ], *w = &d->op[DISK_WRITE];
+
+	if (!d->places_known || !(r->ops + w->ops))
+		return NAN;
+	return MIN_OF(100.0 * (double)(r->sequential + w->sequential) / (double)(r->ops + w->ops), 100.0);
 }
 
 int disk_figures_between(const struct disk_counters *before, const struct disk_counters *after, struct disk_figures *ret)
@@ -211,6 +225,7 @@ int disk_figures_between(const struct disk_counters *before, const struct disk_c
 		.avgqu = (double)d.weighted_ns / ns,
 		/* The kernel counts it in ticks of its clock, so that a full second may show 1.004. */
 		.util_percent = MIN_OF(100.0 * (double)d.busy_ns / ns, 100.0),
+		.sequential_percent = sequential_percent(&d),
 		.await_ms = ratio((double)(r->wait_ns + w->wait_ns) / NS_PER_MS, (double)(r->ops + w->ops)),
 		.read_await_ms = ratio((double)r->wait_ns / NS_PER_MS, (double)r->ops),
 		.write_await_ms = ratio((double)w->wait_ns / NS_PER_MS, (double)w->ops),

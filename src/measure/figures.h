@@ -2,6 +2,7 @@
 #ifndef MALLEE_MEASURE_FIGURES_H
 #define MALLEE_MEASURE_FIGURES_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 /*
@@ -20,6 +21,7 @@ struct disk_op_counters {
 	uint64_t merged;  /* joined with another before they were issued; not in ops */
 	uint64_t bytes;
 	uint64_t wait_ns; /* time that they took, summed */
+	uint64_t sequential; /* began where a recent one ended */
 };
 
 struct disk_counters {
@@ -29,6 +31,7 @@ struct disk_counters {
 	uint64_t busy_ns;       /* time with at least one outstanding */
 	uint64_t weighted_ns;   /* requests outstanding, summed over time */
 	uint64_t times_wrap_ns; /* the times start again from 0 here; 0: never */
+	bool places_known;      /* sequential was counted: the kernel does not */
 };
 
 /* One line of /proc/diskstats (Linux, Documentation/admin-guide/iostats.rst): 11, 15 or 17 figures behind the name, by the
@@ -41,12 +44,13 @@ int disk_counters_find(const char *diskstats, const char *name, struct disk_coun
 /* One point of a stack in mallee-blockd's `stats`: "guest" is what was asked for, "disk" what went to the storage. Its
  * members are named as there. */
 struct blockd_op_counters {
-	uint64_t ops, bytes, errors, latency_ns;
+	uint64_t ops, bytes, errors, latency_ns, sequential;
 };
 
 struct blockd_counters {
 	struct blockd_op_counters read, write, flush, discard, write_zeroes;
 	uint64_t outstanding, busy_ns, weighted_ns;
+	bool places_known;
 };
 
 /* write_zeroes counts as discard: no data move. at_ns is 0. */
@@ -67,6 +71,7 @@ struct disk_figures {
 	double avgrq_sectors, read_avgrq_sectors, write_avgrq_sectors;
 	double avgqu;
 	double util_percent; /* 0 to 100 */
+	double sequential_percent; /* of reads and writes; NaN where it was not counted */
 	double await_ms, read_await_ms, write_await_ms, flush_await_ms;
 };
 

@@ -172,7 +172,7 @@ static void counters_that_begin_anew(void **state)
 static void of_blockd(void **state)
 {
 	struct blockd_counters b = {
-		.read = { .ops = 1, .bytes = 4096, .latency_ns = 10 },
+		.read = { .ops = 1, .bytes = 4096, .latency_ns = 10, .sequential = 1 },
 		.write = { .ops = 2, .bytes = 8192, .errors = 1, .latency_ns = 20 },
 		.flush = { .ops = 3, .latency_ns = 30 },
 		.discard = { .ops = 4, .bytes = 400 },
@@ -192,6 +192,25 @@ static void of_blockd(void **state)
 	assert_int_equal(c.busy_ns, 7);
 	assert_int_equal(c.weighted_ns, 8);
 	assert_int_equal(c.times_wrap_ns, 0);
+	assert_int_equal(c.op[DISK_READ].sequential, 1);
+}
+
+static void where_requests_begin(void **state)
+{
+	struct disk_counters a = { .at_ns = 1000000000, .places_known = true }, b = a;
+	struct disk_figures f;
+
+	b.at_ns += 1000000000;
+	b.op[DISK_READ] = (struct disk_op_counters){ .ops = 30, .bytes = 30 * 4096, .sequential = 20 };
+	b.op[DISK_WRITE] = (struct disk_op_counters){ .ops = 10, .bytes = 10 * 4096, .sequential = 10 };
+	assert_int_equal(disk_figures_between(&a, &b, &f), 0);
+	assert_true(f.sequential_percent == 75);
+	b.op[DISK_WRITE].sequential = 30; /* they came, and have not ended yet */
+	assert_int_equal(disk_figures_between(&a, &b, &f), 0);
+	assert_true(f.sequential_percent == 100);
+	a.places_known = false; /* the process was upgraded in between */
+	assert_int_equal(disk_figures_between(&a, &b, &f), 0);
+	assert_true(isnan(f.sequential_percent));
 }
 
 int main(void)
@@ -206,6 +225,7 @@ int main(void)
 		cmocka_unit_test(times_that_wrap),
 		cmocka_unit_test(counters_that_begin_anew),
 		cmocka_unit_test(of_blockd),
+		cmocka_unit_test(where_requests_begin),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

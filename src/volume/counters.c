@@ -38,8 +38,10 @@ static bool take_point(const json_t *j, struct counters_point *p)
 		p->op[i] = (struct counters_op){.ops = number(op, "ops"),
 						.bytes = number(op, "bytes"),
 						.errors = number(op, "errors"),
-						.latency_ns = number(op, "latency_ns")};
+						.latency_ns = number(op, "latency_ns"),
+						.sequential = number(op, "sequential")};
 	}
+	p->places_known = json_is_integer(json_object_get(json_object_get(j, "read"), "sequential"));
 	p->busy_ns = number(j, "busy_ns");
 	p->weighted_ns = number(j, "weighted_ns");
 	p->outstanding = number(j, "outstanding");

@@ -16,6 +16,7 @@
  */
 struct counters_op {
 	uint64_t ops, bytes, errors, latency_ns;
+	uint64_t sequential; /* began where a recent one ended */
 };
 
 enum { COUNTERS_READ, COUNTERS_WRITE, COUNTERS_FLUSH, COUNTERS_DISCARD, COUNTERS_WRITE_ZEROES, COUNTERS_OPS };
@@ -24,6 +25,7 @@ struct counters_point {
 	struct counters_op op[COUNTERS_OPS];
 	uint64_t busy_ns, weighted_ns; /* with a request outstanding; that, times how many were */
 	uint64_t outstanding;
+	bool places_known; /* sequential was counted: older processes do not */
 };
 
 struct counters {

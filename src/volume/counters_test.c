@@ -170,10 +170,13 @@ static int answer_to(struct told t, struct counters *ret)
 	return ask.err;
 }
 
+/* before places were counted */
+#define OLD_OPS "\"read\":{\"ops\":1,\"bytes\":2},\"write\":{\"ops\":1},\"flush\":{\"ops\":8},\"discard\":{\"ops\":0},\"write_zeroes\":{\"ops\":0},\"outstanding\":9"
 #define OPS                                                                                                                       \
-	"\"read\":{\"ops\":1,\"bytes\":2,\"errors\":3,\"latency_ns\":4},\"write\":{\"ops\":5,\"bytes\":6,\"errors\":0,\"latency_ns\":7}," \
+	"\"read\":{\"ops\":1,\"bytes\":2,\"errors\":3,\"latency_ns\":4,\"sequential\":1},\"write\":{\"ops\":5,\"bytes\":6,\"errors\":0,\"latency_ns\":7}," \
 	"\"flush\":{\"ops\":8},\"discard\":{\"ops\":0},\"write_zeroes\":{\"ops\":0},\"outstanding\":9,\"busy_ns\":10,\"weighted_ns\":11"
 #define GOOD "{\"ok\":true,\"result\":{\"guest\":{" OPS "},\"disk\":{" OPS "},\"layers\":{\"throttle\":{\"iops\":12,\"bps\":13,\"held\":14,\"held_ns\":15}}}}\n"
+#define OF_BEFORE "{\"ok\":true,\"result\":{\"guest\":{" OLD_OPS "},\"disk\":{" OLD_OPS "}}}\n"
 #define UNKNOWN "{\"ok\":false,\"code\":\"InvalidCommand\",\"message\":\"there is no such command\"}\n"
 
 static void test_answers(void **state)
@@ -186,9 +189,13 @@ static void test_answers(void **state)
 	assert_int_equal(c.disk.weighted_ns, 11);
 	assert_int_equal(c.limit_bps, 13);
 	assert_int_equal(c.held_ns, 15);
+	assert_true(c.guest.places_known);
+	assert_int_equal(c.guest.op[COUNTERS_READ].sequential, 1);
 	/* of before the command */
 	assert_int_equal(answer_to((struct told){.to_counters = UNKNOWN, .to_stats = GOOD}, &c), 0);
 	assert_int_equal(c.guest.outstanding, 9);
+	assert_int_equal(answer_to((struct told){.to_counters = OF_BEFORE}, &c), 0);
+	assert_false(c.disk.places_known);
 	assert_int_equal(answer_to((struct told){.to_counters = UNKNOWN, .to_stats = UNKNOWN}, &c), -EOPNOTSUPP);
 	assert_int_equal(answer_to((struct told){.to_counters = "nonsense\n"}, &c), -EBADMSG);
 	assert_int_equal(answer_to((struct told){.to_counters = "{\"ok\":true,\"result\":{\"guest\":[]}}\n"}, &c), -EBADMSG);

@@ -220,6 +220,36 @@ static void test_stats(void **state)
 	close_stack(s);
 }
 
+static void write_at(struct blk_stack *s, uint64_t block)
+{
+	static uint8_t data[4096];
+	struct iovec iov = { data, sizeof(data) };
+	struct blk_req r = { .op = BLK_WRITE, .off_bytes = block * 4096, .len_bytes = 4096, .iov = &iov, .iov_count = 1,
+			     .queue = blk_stack_queue(s, 0), .done = count_end };
+
+	ended = MANY - 1;
+	all_ended = false;
+	blk_stack_submit(s, &r);
+	assert_int_equal(blk_queue_run_until(blk_stack_queue(s, 0), &all_ended, 5000), 0);
+}
+
+/* Two writers in turn, each in sequence, and then one that is not. */
+static void test_sequential(void **state)
+{
+	static const uint64_t blocks[] = { 8, 32, 9, 33, 10, 34, 50, 3, 40, 20 };
+	struct blk_stack *s = open_stack(1);
+	struct buf out = BUF_INIT;
+
+	for (unsigned i = 0; i < ARRAY_SIZE(blocks); i++)
+		write_at(s, blocks[i]);
+	blk_stack_stats_prometheus(s, NULL, 0, "", &out);
+	assert_non_null(strstr(out.data, "mallee_block_sequential_total{point=\"guest\",op=\"write\"} 4\n"));
+	assert_non_null(strstr(out.data, "mallee_block_sequential_total{point=\"disk\",op=\"write\"} 4\n"));
+	assert_non_null(strstr(out.data, "mallee_block_sequential_total{point=\"guest\",op=\"read\"} 0\n"));
+	buf_done(&out);
+	close_stack(s);
+}
+
 /* ---- several queues under load, while the stack is changed ---- */
 
 #define LOAD_DEPTH 16
@@ -407,6 +437,7 @@ int main(void)
 		cmocka_unit_test(test_order_is_fixed),
 		cmocka_unit_test(test_depth_is_held),
 		cmocka_unit_test(test_stats),
+		cmocka_unit_test(test_sequential),
 		cmocka_unit_test(test_changes_under_load),
 		cmocka_unit_test(test_barrier_tells_failure),
 		cmocka_unit_test(test_iov),

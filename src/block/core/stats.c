@@ -33,6 +33,21 @@ static void pass_time(struct blk_io_stats *s, uint64_t now_ns)
 	atomic_store_explicit(&s->last_ns, now_ns, memory_order_relaxed);
 }
 
+/* Whether r goes on where a recent request ended. Of a stream among random requests each takes its place away for a while. */
+static void note_place(struct blk_io_stats *s, const struct blk_req *r)
+{
+	uint64_t *end = s->places[r->op].end;
+	unsigned i = 0;
+
+	while (i < BLK_STREAMS && end[i] != r->off_bytes)
+		i++;
+	if (i < BLK_STREAMS)
+		blk_count(&s->op[r->op].sequential, 1);
+	else
+		i = s->places[r->op].oldest++ % BLK_STREAMS;
+	end[i] = r->off_bytes + r->len_bytes;
+}
+
 void blk_io_stats_arrive(struct blk_io_stats *s, const struct blk_req *r, uint64_t now_ns)
 {
 	uint32_t outstanding = atomic_load_explicit(&s->outstanding, memory_order_relaxed);
@@ -41,6 +56,8 @@ void blk_io_stats_arrive(struct blk_io_stats *s, const struct blk_req *r, uint64
 	blk_count(&s->depth_log2[bucket_of(outstanding + 1)], 1);
 	if (r->op != BLK_FLUSH)
 		blk_count(&s->bytes_log2[bucket_of(r->len_bytes)], 1);
+	if (r->op <= BLK_WRITE)
+		note_place(s, r);
 	atomic_store_explicit(&s->outstanding, outstanding + 1, memory_order_relaxed);
 }
 
@@ -73,6 +90,7 @@ void io_totals_add(struct io_totals *t, const struct blk_io_stats *s, uint64_t n
 		t->op[i].bytes += get(&s->op[i].bytes);
 		t->op[i].errors += get(&s->op[i].errors);
 		t->op[i].latency_ns += get(&s->op[i].latency_ns);
+		t->op[i].sequential += get(&s->op[i].sequential);
 	}
 	for (unsigned i = 0; i < BLK_BUCKETS; i++) {
 		t->latency_us_log2[i] += get(&s->latency_us_log2[i]);
@@ -102,8 +120,10 @@ void io_totals_json(const struct io_totals *t, bool histograms, struct buf *out)
 {
 	buf_putc(out, '{');
 	for (unsigned i = 0; i < BLK_OPS; i++)
-		buf_printf(out, "\"%s\":{\"ops\":%" PRIu64 ",\"bytes\":%" PRIu64 ",\"errors\":%" PRIu64 ",\"latency_ns\":%" PRIu64 "},",
-			   op_names[i], t->op[i].ops, t->op[i].bytes, t->op[i].errors, t->op[i].latency_ns);
+		buf_printf(out,
+			   "\"%s\":{\"ops\":%" PRIu64 ",\"bytes\":%" PRIu64 ",\"errors\":%" PRIu64 ",\"latency_ns\":%" PRIu64
+			   ",\"sequential\":%" PRIu64 "},",
+			   op_names[i], t->op[i].ops, t->op[i].bytes, t->op[i].errors, t->op[i].latency_ns, t->op[i].sequential);
 	buf_printf(out, "\"outstanding\":%u,\"busy_ns\":%" PRIu64 ",\"weighted_ns\":%" PRIu64, t->outstanding, t->busy_ns,
 		   t->weighted_ns);
 	if (histograms) {
@@ -132,6 +152,7 @@ static void print_per_op(const struct io_point *points, unsigned count, const ch
 		{ "bytes_total", "Bytes of requests that succeeded.", offsetof(struct op_totals, bytes), false },
 		{ "errors_total", "Requests that failed.", offsetof(struct op_totals, errors), false },
 		{ "wait_seconds_total", "Time that requests took, summed.", offsetof(struct op_totals, latency_ns), true },
+		{ "sequential_total", "Requests that began where a recent one ended.", offsetof(struct op_totals, sequential), false },
 	};
 
 	for (unsigned f = 0; f < ARRAY_SIZE(families); f++) {

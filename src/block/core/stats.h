@@ -14,9 +14,11 @@
  *   avgrq-sz = sectors / ops; avgqu-sz = weighted_ns / elapsed; %util = busy_ns / elapsed; await = latency_ns / ops.
  */
 #define BLK_BUCKETS 40 /* bucket i: values in [2^i, 2^(i+1)) */
+#define BLK_STREAMS 4   /* sequential readers or writers at once that are told apart */
 
 struct blk_op_stats {
 	_Atomic uint64_t ops, bytes, errors, latency_ns;
+	_Atomic uint64_t sequential; /* READ, WRITE: of ops, those that began where a recent one ended; counted as they arrive */
 };
 
 struct blk_io_stats {
@@ -28,6 +30,10 @@ struct blk_io_stats {
 	_Atomic uint64_t latency_us_log2[BLK_BUCKETS];
 	_Atomic uint64_t bytes_log2[BLK_BUCKETS];
 	_Atomic uint64_t depth_log2[BLK_BUCKETS]; /* found by an arrival */
+	struct { /* its thread's alone: where recent requests ended */
+		uint64_t end[BLK_STREAMS];
+		unsigned oldest;
+	} places[BLK_WRITE + 1];
 };
 
 void blk_io_stats_arrive(struct blk_io_stats *s, const struct blk_req *r, uint64_t now_ns);

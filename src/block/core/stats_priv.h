@@ -6,7 +6,7 @@
 
 /* blk_io_stats summed over queues; fields of the same names. */
 struct op_totals {
-	uint64_t ops, bytes, errors, latency_ns;
+	uint64_t ops, bytes, errors, latency_ns, sequential;
 };
 struct io_totals {
 	struct op_totals op[BLK_OPS];

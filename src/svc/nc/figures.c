@@ -12,6 +12,7 @@
 #include "base/text.h"
 
 #define NS_PER_S 1e9
+#define BEST_LEAST_S 1 /* shorter ones tell of a burst */
 
 void figures_init(struct figures *f)
 {
@@ -44,6 +45,7 @@ void figures_done(struct figures *f)
 		instance_free(f->instances[i]);
 	free(f->instances);
 	free(f->host.disks);
+	free(f->host.links);
 	pthread_mutex_destroy(&f->lock);
 }
 
@@ -160,7 +162,11 @@ static struct disk_counters counters_of(const struct counters_point *p, uint64_t
 	struct blockd_op_counters op[COUNTERS_OPS];
 
 	for (unsigned i = 0; i < COUNTERS_OPS; i++)
-		op[i] = (struct blockd_op_counters){p->op[i].ops, p->op[i].bytes, p->op[i].errors, p->op[i].latency_ns};
+		op[i] = (struct blockd_op_counters){.ops = p->op[i].ops,
+						    .bytes = p->op[i].bytes,
+						    .errors = p->op[i].errors,
+						    .latency_ns = p->op[i].latency_ns,
+						    .sequential = p->op[i].sequential};
 	const struct blockd_counters b = {
 	    .read = op[COUNTERS_READ],
 	    .write = op[COUNTERS_WRITE],
@@ -170,6 +176,7 @@ static struct disk_counters counters_of(const struct counters_point *p, uint64_t
 	    .outstanding = p->outstanding,
 	    .busy_ns = p->busy_ns,
 	    .weighted_ns = p->weighted_ns,
+	    .places_known = p->places_known,
 	};
 	struct disk_counters c = disk_counters_of_blockd(&b);
 
@@ -411,6 +418,8 @@ static void take_host_disk(struct figures_host_disk *d, uint64_t at_ns, const st
 
 	now.at_ns = at_ns;
 	d->fresh = d->have && disk_counters_delta(&d->last, &now, &d->delta) == 0 && disk_figures_between(&d->last, &now, &d->figures) == 0;
+	if (d->fresh && d->figures.elapsed_s >= BEST_LEAST_S && d->figures.mb_s > (d->best.elapsed_s > 0 ? d->best.mb_s : 0))
+		d->best = d->figures;
 	d->have = true;
 	d->last = now;
 }
@@ -437,6 +446,31 @@ static void sync_host_disks(struct figures *f, const struct disk_reading *disks,
 	free(f->host.disks);
 	f->host.disks = now;
 	f->host.disk_count = n;
+}
+
+static const struct figures_host_link *known_link(const struct figures_host *h, const char *name)
+{
+	for (size_t i = 0; i < h->link_count; i++)
+		if (str_eq(h->links[i].name, name))
+			return &h->links[i];
+	return NULL;
+}
+
+void figures_sync_links(struct figures *f, const struct nic_reading *nics, size_t count)
+{
+	struct figures_host_link *now = or_abort(calloc(count + 1, sizeof(*now)));
+
+	for (size_t i = 0; i < count; i++) {
+		const struct figures_host_link *known = known_link(&f->host, nics[i].name);
+
+		if (known)
+			now[i] = *known;
+		snprintf(now[i].name, sizeof(now[i].name), "%s", nics[i].name);
+		now[i].speed_mbit = nics[i].speed_mbit;
+	}
+	free(f->host.links);
+	f->host.links = now;
+	f->host.link_count = count;
 }
 
 void figures_host_took(struct figures *f, uint64_t at_ns, const struct cpu_reading *cpu, const struct disk_reading *disks, size_t count)

@@ -55,6 +55,7 @@ struct figures_disk {
 	bool is_volume;
 	char host_device[DISK_NAME_LEN]; /* it lies on; "": on none that is counted */
 	bool host_device_known;		 /* it was looked for */
+	bool host_cached;		 /* the host's page cache is between: what the disk does now is not what is asked now */
 
 	/* the last sample */
 	bool have;
@@ -112,11 +113,19 @@ struct figures_instance {
 	size_t disk_count;
 };
 
+/* Of a NIC of the host's, as it sees it: what it receives comes from outside. */
+struct figures_host_link {
+	char name[IFNAMSIZ];
+	unsigned speed_mbit; /* each way; 0: it does not tell */
+	struct figures_nic counted;
+};
+
 struct figures_host_disk {
 	char device[DISK_NAME_LEN];
 	bool have, fresh;
 	struct disk_counters last, delta;
 	struct disk_figures figures;
+	struct disk_figures best; /* the interval with the most MB/s since it is looked at; elapsed_s 0: none yet */
 };
 
 struct figures_host {
@@ -126,6 +135,8 @@ struct figures_host {
 	double cpu_percent, steal_percent; /* of all cores */
 	struct figures_host_disk *disks;   /* those that something of an instance lies on */
 	size_t disk_count;
+	struct figures_host_link *links; /* its NICs, not what was made by software */
+	size_t link_count;
 };
 
 struct figures {
@@ -152,6 +163,8 @@ void figures_file_took(struct figures_disk *d, int err, const struct disk_counte
 void figures_disk_process_took(struct figures_disk *d, uint64_t at_ns, const struct process_reading *p); /* pid 0: gone */
 void figures_nic_took(struct figures_nic *n, uint64_t at_ns, const struct link_reading *l);			    /* l NULL: gone */
 void figures_cpu_took(struct figures_cpu *c, unsigned vcpus, uint64_t at_ns, const struct process_reading *p); /* p NULL: gone */
+/* Exactly these are there now. */
+void figures_sync_links(struct figures *f, const struct nic_reading *nics, size_t count);
 void figures_host_took(struct figures *f, uint64_t at_ns, const struct cpu_reading *cpu, const struct disk_reading *disks, size_t count);
 
 /* --- figures_verdict.c: what holds a disk back. Lock. --- */
@@ -163,6 +176,9 @@ size_t figures_diagnose(const struct figures *f, const struct figures_instance *
 
 /* Its CPUs alone, whatever its disks and NICs do: 0 or 1 of the rules guest-cpu and host-cpu. */
 size_t figures_diagnose_cpu(const struct figures *f, const struct figures_instance *inst, struct finding *ret);
+
+/* Its NIC: none, one or both of wire and nic-drops, into ret[2]. What its CPUs do to it, they tell themselves. */
+size_t figures_diagnose_nic(const struct figures *f, const struct figures_instance *inst, struct finding *ret);
 
 /* --- figures_cloudwatch.c: under CloudWatch's names. Lock. --- */
 struct figures_metric {

@@ -88,6 +88,8 @@ static const struct disk_gauge {
     {"instance_disk_queue_size", "avgqu-sz: requests outstanding, on average.", offsetof(struct disk_figures, avgqu)},
     {"instance_disk_util_percent", "%util: of the time, with a request outstanding.", offsetof(struct disk_figures, util_percent)},
     {"instance_disk_await_milliseconds", "How long a request took.", offsetof(struct disk_figures, await_ms)},
+    {"instance_disk_sequential_percent", "Of reads and writes, those that went on where a recent one ended.",
+     offsetof(struct disk_figures, sequential_percent)},
 };
 
 static double at(const struct disk_figures *f, size_t offset)
@@ -235,6 +237,20 @@ static void print_cpu_held_back(const struct figures *f, struct buf *out)
 	}
 }
 
+static void print_nic_held_back(const struct figures *f, struct buf *out)
+{
+	print_head(out, "instance_network_held_back", "1 for each rule that names what holds its NIC back: wire or nic-drops.", false);
+	for (size_t i = 0; i < f->count; i++) {
+		struct finding list[FINDINGS_MAX];
+		size_t n = figures_diagnose_nic(f, f->instances[i], list);
+
+		for (size_t k = 0; k < n; k++) {
+			buf_printf(out, "mallee_instance_network_held_back{instance=\"%s\",rule=\"%s\"", f->instances[i]->id, list[k].rule);
+			print_value(out, 1);
+		}
+	}
+}
+
 /* --- the host: label device --- */
 
 static const struct disk_gauge host_gauges[] = {
@@ -257,6 +273,31 @@ static void print_host_disk(const struct figures_host_disk *d, const struct disk
 	print_value(out, v);
 }
 
+static double link_speed(const struct figures_host_link *l)
+{
+	return l->speed_mbit ? l->speed_mbit : NAN;
+}
+
+static double link_received(const struct figures_host_link *l)
+{
+	return l->counted.have ? (double)l->counted.total.rx_bytes : NAN;
+}
+
+static double link_sent(const struct figures_host_link *l)
+{
+	return l->counted.have ? (double)l->counted.total.tx_bytes : NAN;
+}
+
+static const struct {
+	const char *name, *help;
+	bool counter;
+	double (*read)(const struct figures_host_link *l);
+} link_families[] = {
+    {"host_link_megabits_per_second", "Speed of a NIC of the host, each way.", false, link_speed},
+    {"host_link_receive_bytes_total", "Bytes that it received.", true, link_received},
+    {"host_link_send_bytes_total", "Bytes that it sent.", true, link_sent},
+};
+
 static void print_host(const struct figures *f, struct buf *out)
 {
 	if (f->host.fresh) {
@@ -270,6 +311,17 @@ static void print_host(const struct figures *f, struct buf *out)
 		for (size_t i = 0; i < f->host.disk_count; i++)
 			print_host_disk(&f->host.disks[i], &host_gauges[g], out);
 	}
+	for (size_t k = 0; k < ARRAY_SIZE(link_families); k++) {
+		print_head(out, link_families[k].name, link_families[k].help, link_families[k].counter);
+		for (size_t i = 0; i < f->host.link_count; i++) {
+			double v = link_families[k].read(&f->host.links[i]);
+
+			if (!isfinite(v))
+				continue;
+			buf_printf(out, "mallee_%s{device=\"%s\"", link_families[k].name, f->host.links[i].name);
+			print_value(out, v);
+		}
+	}
 	print_head(out, "nc_sampler_cpu_percent", "Of one core: what sampling takes.", false);
 	buf_printf(out, "mallee_nc_sampler_cpu_percent %.9g\n", f->sampler_percent);
 }
@@ -279,6 +331,7 @@ void figures_print_metrics(struct figures *f, struct buf *out)
 	pthread_mutex_lock(&f->lock);
 	print_instances(f, out);
 	print_cpu_held_back(f, out);
+	print_nic_held_back(f, out);
 	print_disks(f, out);
 	print_host(f, out);
 	pthread_mutex_unlock(&f->lock);

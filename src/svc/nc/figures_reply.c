@@ -34,6 +34,7 @@ static struct node_io_figures *io_figures(struct arena *a, const struct disk_fig
 	    .request_sectors = figure(f->avgrq_sectors),
 	    .queue_size = figure(f->avgqu),
 	    .util_percent = figure(f->util_percent),
+	    .sequential_percent = figure(f->sequential_percent),
 	    .await_ms = figure(f->await_ms),
 	    .read_await_ms = figure(f->read_await_ms),
 	    .write_await_ms = figure(f->write_await_ms),
@@ -90,8 +91,9 @@ static void put_disk(const struct figures *f, const struct figures_instance *ins
 	put_metrics(a, metrics, figures_disk_metrics(d, metrics), &out->metrics);
 }
 
-static void put_nic(const struct figures_instance *inst, struct arena *a, struct node_nic_figures_list *out)
+static void put_nic(const struct figures *f, const struct figures_instance *inst, struct arena *a, struct node_nic_figures_list *out)
 {
+	struct finding findings[FINDINGS_MAX];
 	const struct figures_nic *n = &inst->nic;
 	double s = n->elapsed_s;
 
@@ -108,6 +110,7 @@ static void put_nic(const struct figures_instance *inst, struct arena *a, struct
 	    .send_packets_s = figure((double)n->delta.rx_packets / s),
 	    .dropped_s = figure((double)(n->delta.rx_dropped + n->delta.tx_dropped) / s),
 	};
+	put_findings(a, findings, figures_diagnose_nic(f, inst, findings), &out->items[0].held_back_by);
 }
 
 static int by_gain(const void *a, const void *b)
@@ -126,29 +129,37 @@ static bool has_rule(const struct node_finding_list *list, const char *rule)
 	return false;
 }
 
-/* Its disks' findings but for "none", each rule once, and its CPUs'; if that is all there is, the first "none". */
-static void merge_findings(const struct node_disk_figures_list *disks, const struct node_finding_list *cpu, struct arena *a,
-			   struct node_finding_list *out)
+static void add_findings(const struct node_finding_list *list, struct node_finding_list *out)
+{
+	for (size_t i = 0; i < list->count; i++)
+		if (!str_eq(list->items[i].rule, "none") && !has_rule(out, list->items[i].rule))
+			out->items[out->count++] = list->items[i];
+}
+
+/* Its disks' findings but for "none", each rule once, its NICs' and its CPUs'; if that is all there is, the first "none". */
+static void merge_findings(const struct node_disk_figures_list *disks, const struct node_nic_figures_list *nics,
+			   const struct node_finding_list *cpu, struct arena *a, struct node_finding_list *out)
 {
 	const struct node_finding *none = NULL;
 	size_t room = 1 + cpu->count;
+
+	for (size_t i = 0; i < nics->count; i++)
+		room += nics->items[i].held_back_by.count;
 
 	for (size_t i = 0; i < disks->count; i++)
 		room += disks->items[i].held_back_by.count;
 	out->set = true;
 	out->items = arena_new_array(a, struct node_finding, room);
-	for (size_t i = 0; i < disks->count; i++)
-		for (size_t k = 0; k < disks->items[i].held_back_by.count; k++) {
-			const struct node_finding *f = &disks->items[i].held_back_by.items[k];
+	for (size_t i = 0; i < disks->count; i++) {
+		const struct node_finding_list *list = &disks->items[i].held_back_by;
 
-			if (str_eq(f->rule, "none"))
-				none = none ? none : f;
-			else if (!has_rule(out, f->rule))
-				out->items[out->count++] = *f;
-		}
-	for (size_t i = 0; i < cpu->count; i++)
-		if (!has_rule(out, cpu->items[i].rule))
-			out->items[out->count++] = cpu->items[i];
+		add_findings(list, out);
+		if (!none && list->count && str_eq(list->items[0].rule, "none"))
+			none = &list->items[0];
+	}
+	for (size_t i = 0; i < nics->count; i++)
+		add_findings(&nics->items[i].held_back_by, out);
+	add_findings(cpu, out);
 	if (!out->count && none)
 		out->items[out->count++] = *none;
 	qsort(out->items, out->count, sizeof(*out->items), by_gain);
@@ -174,10 +185,26 @@ static void put_instance(const struct figures *f, const struct figures_instance 
 	out->disks.items = arena_new_array(a, struct node_disk_figures, inst->disk_count);
 	for (size_t i = 0; i < inst->disk_count; i++)
 		put_disk(f, inst, inst->disks[i], a, &out->disks.items[out->disks.count++]);
-	put_nic(inst, a, &out->nics);
+	put_nic(f, inst, a, &out->nics);
 	put_findings(a, &cpu, figures_diagnose_cpu(f, inst, &cpu), &of_cpu);
-	merge_findings(&out->disks, &of_cpu, a, &out->held_back_by);
+	merge_findings(&out->disks, &out->nics, &of_cpu, a, &out->held_back_by);
 	put_metrics(a, metrics, figures_instance_metrics(inst, metrics), &out->metrics);
+}
+
+static void put_links(const struct figures_host *h, struct arena *a, struct node_host_link_figures_list *out)
+{
+	out->set = true;
+	out->items = arena_new_array(a, struct node_host_link_figures, h->link_count);
+	for (size_t i = 0; i < h->link_count; i++) {
+		const struct figures_nic *c = &h->links[i].counted;
+
+		out->items[out->count++] = (struct node_host_link_figures){
+		    .device = arena_strdup(a, h->links[i].name),
+		    .speed_mbit_s = figure_if(h->links[i].speed_mbit, h->links[i].speed_mbit),
+		    .receive_mbit_s = figure_if(c->fresh, (double)c->delta.rx_bytes * 8 / MB / c->elapsed_s),
+		    .send_mbit_s = figure_if(c->fresh, (double)c->delta.tx_bytes * 8 / MB / c->elapsed_s),
+		};
+	}
 }
 
 static struct node_host_figures *host_figures(const struct figures *f, struct arena *a)
@@ -198,6 +225,7 @@ static struct node_host_figures *host_figures(const struct figures *f, struct ar
 		    .device = arena_strdup(a, h->disks[i].device),
 		    .figures = h->disks[i].fresh ? io_figures(a, &h->disks[i].figures) : NULL,
 		};
+	put_links(h, a, &out->links);
 	return out;
 }
 

@@ -123,6 +123,19 @@ static void test_readings(void **state)
 	assert_null(disk_find(disks, n, "sdb"));
 	free(disks);
 
+	put("sys/class/net/eth1/device/vendor", "1\n");
+	put("sys/class/net/eth1/speed", "1000\n");
+	put("sys/class/net/eth0/device/vendor", "1\n");
+	put("sys/class/net/eth0/speed", "-1\n");
+	put("sys/class/net/tap1/speed", "10000\n");
+	struct nic_reading nics[READINGS_NICS];
+	assert_int_equal(nics_read(root, nics), 2);
+	assert_string_equal(nics[0].name, "eth0");
+	assert_int_equal(nics[0].speed_mbit, 0);
+	assert_string_equal(nics[1].name, "eth1");
+	assert_int_equal(nics[1].speed_mbit, 1000);
+	assert_int_equal(nics_read("/nowhere", nics), 0);
+
 	put_process(100, 200, 5, 300);
 	assert_int_equal(process_read(root, 100, 2, NULL, &p), 0);
 	assert_int_equal(p.cpu_ns, 200 * (S / (uint64_t)sysconf(_SC_CLK_TCK)));
@@ -368,6 +381,8 @@ static void test_round(void **state)
 	assert_int_equal(f->host.disk_count, 1);
 	assert_true(f->host.disks[0].fresh);
 	NEAR(f->host.disks[0].figures.avgrq_sectors, 8);
+	assert_int_equal(f->host.link_count, 2); /* from test_readings */
+	assert_false(f->host.links[0].counted.have);
 }
 
 /* --- what it is called, and what holds it back --- */
@@ -480,6 +495,135 @@ static void test_verdict(void **state)
 	assert_string_equal(list[0].rule, "guest-cpu");
 }
 
+/* The host's disk over five seconds: so many requests of so many sectors in sequence, busy for so long. */
+static void disk_does(struct figures *f, uint64_t requests, uint64_t sectors, uint64_t busy_ms)
+{
+	static struct disk_reading sda = {.device = "sda"};
+	static uint64_t at_ns = 1000 * S;
+	const struct cpu_reading cpu = {.total = 100, .cores = 2};
+
+	sda.counters.op[DISK_READ].ops += requests;
+	sda.counters.op[DISK_READ].bytes += requests * sectors * 512;
+	sda.counters.busy_ns += busy_ms * MS;
+	at_ns += 5 * S;
+	figures_host_took(f, at_ns, &cpu, &sda, 1);
+}
+
+/* Eight 4 KiB reads at a time in sequence, all the time; over the same five seconds. */
+static void guest_reads(struct figures_disk *d, uint64_t requests, uint64_t sequential)
+{
+	static struct counters_ask a = {.pid = 7, .at_ns = 1000 * S};
+	struct counters_op *op = &a.got.guest.op[COUNTERS_READ];
+
+	a.at_ns += 5 * S;
+	a.got.guest.places_known = true;
+	op->ops += requests;
+	op->bytes += requests << 12;
+	op->sequential += sequential;
+	a.got.guest.busy_ns += 5 * S;
+	a.got.guest.weighted_ns += 40 * S;
+	a.got.disk = a.got.guest;
+	took(d, a);
+}
+
+static bool names(const struct figures *f, const struct figures_disk *d, const char *rule)
+{
+	struct finding list[FINDINGS_MAX];
+	size_t n = figures_diagnose(f, f->instances[0], d, list);
+
+	for (size_t i = 0; i < n; i++)
+		if (str_eq(list[i].rule, rule))
+			return true;
+	return false;
+}
+
+/* What a disk is able to do is learnt from what it was seen to do when it was busy. */
+static void test_verdict_of_the_host_disk(void **state)
+{
+	struct figures *f = *state;
+	struct figures_disk *d = first_disk(f);
+
+	strcpy(d->host_device, "sda");
+	disk_does(f, 0, 0, 0);
+	guest_reads(d, 0, 0);
+	/* 20 MB/s in pieces of 8 sectors keep it busy; nobody knows that there is more. */
+	disk_does(f, 25000, 8, 5000);
+	guest_reads(d, 25000, 25000);
+	assert_false(names(f, d, "small-requests"));
+	/* Somebody else gets 100 MB/s of it, in large ones: then it is shared, and waited for. */
+	disk_does(f, 1000, 1000, 5000);
+	guest_reads(d, 250, 250);
+	assert_true(names(f, d, "shared-disk"));
+	/* Alone again: small ones. */
+	disk_does(f, 25000, 8, 5000);
+	guest_reads(d, 25000, 25000);
+	assert_true(names(f, d, "small-requests"));
+	assert_false(names(f, d, "shared-disk"));
+	/* Random ones are small by intent. */
+	disk_does(f, 25000, 8, 5000);
+	guest_reads(d, 25000, 100);
+	assert_false(names(f, d, "small-requests"));
+	/* It was never seen to be busy at its best: there may be more. */
+	disk_does(f, 2000, 1000, 3000);
+	guest_reads(d, 25000, 25000);
+	disk_does(f, 25000, 8, 5000);
+	guest_reads(d, 25000, 25000);
+	assert_false(names(f, d, "small-requests"));
+	/* Behind a cache nobody knows whose the disk's work is. */
+	d->host_cached = true;
+	disk_does(f, 1000, 1000, 5000);
+	guest_reads(d, 250, 250);
+	assert_false(names(f, d, "shared-disk"));
+}
+
+/* Over five seconds: Mb/s that the guest and the host's NIC send, and packets that its tap carried to it and dropped. */
+static void nic_does(struct figures *f, uint64_t guest_mbit, uint64_t host_mbit, uint64_t packets, uint64_t dropped)
+{
+	static struct link_reading tap = {.name = "tap1"}, eth = {.name = "eth0"};
+	static uint64_t at_ns = 1000 * S;
+
+	at_ns += 5 * S;
+	tap.rx_bytes += guest_mbit * 125000 * 5;
+	eth.tx_bytes += host_mbit * 125000 * 5;
+	tap.tx_packets += packets;
+	tap.tx_dropped += dropped;
+	figures_nic_took(&f->instances[0]->nic, at_ns, &tap);
+	figures_nic_took(&f->host.links[0].counted, at_ns, &eth);
+}
+
+static void test_verdict_of_a_nic(void **state)
+{
+	struct figures *f = *state;
+	const struct figures_instance *i = f->instances[0];
+	struct finding list[FINDINGS_MAX];
+	_cleanup_(buf_done) struct buf text = BUF_INIT;
+
+	figures_sync_links(f, &(struct nic_reading){.name = "eth0", .speed_mbit = 1000}, 1);
+	nic_does(f, 0, 0, 0, 0);
+	assert_int_equal(figures_diagnose_nic(f, i, list), 0);
+	nic_does(f, 300, 700, 1000, 0);
+	assert_int_equal(figures_diagnose_nic(f, i, list), 0);
+	nic_does(f, 300, 950, 1000, 5);
+	assert_int_equal(figures_diagnose_nic(f, i, list), 1);
+	assert_string_equal(list[0].rule, "wire");
+	assert_non_null(strstr(list[0].why, "eth0 is full: it sends 950 of its 1000 Mb/s (this guest sends 300 Mb/s)"));
+	figures_print_metrics(f, &text);
+	assert_non_null(strstr(text.data, "mallee_instance_network_held_back{instance=\"i-1\",rule=\"wire\"} 1\n"));
+	assert_non_null(strstr(text.data, "mallee_host_link_megabits_per_second{device=\"eth0\"} 1000\n"));
+	nic_does(f, 20, 950, 1000, 0); /* others fill it: a guest that sends next to nothing does not feel that */
+	assert_int_equal(figures_diagnose_nic(f, i, list), 0);
+	nic_does(f, 20, 100, 950, 50);
+	assert_int_equal(figures_diagnose_nic(f, i, list), 1);
+	assert_string_equal(list[0].rule, "nic-drops");
+	assert_non_null(strstr(list[0].why, "10 of 200 in a second"));
+	/* What is known of a NIC stays when another is found; nothing is said of one that tells no speed. */
+	const struct nic_reading now[] = {{.name = "dsl0"}, {.name = "eth0"}};
+	figures_sync_links(f, now, 2);
+	assert_true(f->host.links[1].counted.have);
+	nic_does(f, 0, 0, 0, 0);
+	assert_int_equal(figures_diagnose_nic(f, i, list), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -494,6 +638,8 @@ int main(void)
 	    cmocka_unit_test_setup_teardown(test_round, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_cloudwatch, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_verdict, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_verdict_of_the_host_disk, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_verdict_of_a_nic, setup, teardown),
 	};
 
 	if (!mkdtemp(root))

@@ -12,6 +12,12 @@
 #define CPU_WAITS_PERCENT 20 /* a vCPU that has no core for a fifth of the time has a crowded host */
 #define HELD_PERCENT 10
 #define CPU_WANTED_PERCENT 90 /* of the time, a vCPU runs or would if it had a core */
+#define DISK_BUSY_PERCENT 90
+#define OWN_PERCENT 80	      /* of what a disk does: it is this volume's alone */
+#define RANDOM_PERCENT 50     /* fewer requests than that are sequential */
+#define LINK_FULL_PERCENT 90  /* of its speed; frames have gaps between them */
+#define LINK_OWN_PERCENT 10   /* of what a full link carries: who has less does not feel it */
+#define DROPS_PERCENT 1	      /* of its packets */
 
 static double or_unknown(bool known, double value)
 {
@@ -56,10 +62,44 @@ static void put_storage(const struct figures_disk *d, struct diagnose_input *in)
 	in->avgqu = d->storage_figures.avgqu;
 	in->util_percent = d->storage_figures.util_percent;
 	in->flushes_s = d->storage_figures.flushes_s;
+	in->random = or_unknown(isfinite(d->storage_figures.sequential_percent), d->storage_figures.sequential_percent < RANDOM_PERCENT);
 	if (figures_held_percent(d) < HELD_PERCENT)
 		return; /* it runs on what it saved up */
 	in->limit_iops = or_unknown(d->limit_iops > 0, (double)d->limit_iops);
 	in->limit_mb_s = or_unknown(d->limit_bps > 0, (double)d->limit_bps / MB);
+}
+
+static const struct figures_host_disk *disk_under(const struct figures *f, const struct figures_disk *d)
+{
+	for (size_t i = 0; i < f->host.disk_count; i++)
+		if (str_eq(f->host.disks[i].device, d->host_device))
+			return &f->host.disks[i];
+	return NULL;
+}
+
+static double share_of(double part, double whole)
+{
+	return whole > 0 ? MIN_OF(part / whole * 100, 100) : 100;
+}
+
+/* Of the host's disk, in bytes or in requests: it may have much of the one and little of the other. */
+static double own_percent(const struct figures_disk *d, const struct figures_host_disk *h)
+{
+	return MAX_OF(share_of(d->storage_figures.mb_s, h->figures.mb_s), share_of(d->storage_figures.iops, h->figures.iops));
+}
+
+/* What a disk is able to do is not known of one that was never busy all the time; nor while it is not: it may be able to do more. */
+static void put_host_disk(const struct figures *f, const struct figures_disk *d, struct diagnose_input *in)
+{
+	const struct figures_host_disk *h = disk_under(f, d);
+
+	if (d->source != FIGURES_BLOCKD || d->host_cached || !h || !h->fresh || h->figures.util_percent < DISK_BUSY_PERCENT)
+		return;
+	in->others_percent = 100 - own_percent(d, h);
+	if (100 - in->others_percent < OWN_PERCENT || !(h->best.util_percent >= DISK_BUSY_PERCENT))
+		return;
+	in->disk_mb_s = h->best.mb_s;
+	in->disk_best_sectors = h->best.avgrq_sectors;
 }
 
 static void put_cpus(const struct figures *f, const struct figures_instance *inst, struct diagnose_input *in)
@@ -112,6 +152,7 @@ size_t figures_diagnose(const struct figures *f, const struct figures_instance *
 	diagnose_input_init(&in);
 	put_demand(d, &in);
 	put_storage(d, &in);
+	put_host_disk(f, d, &in);
 	put_cpus(f, inst, &in);
 	n = diagnose(&in, ret);
 	/* Below a write buffer the storage may be busy with what the guest has long been told is done. */
@@ -144,4 +185,65 @@ size_t figures_diagnose_cpu(const struct figures *f, const struct figures_instan
 	ret->mend = "A type with more or faster virtual CPUs (KVM where they are emulated), if what it runs can use them.";
 	snprintf(ret->why, sizeof(ret->why), "A virtual CPU runs %.0f %% of the time.", c->busiest_percent);
 	return 1;
+}
+
+/* --- NICs --- */
+
+static double mbit_s(uint64_t bytes, double elapsed_s)
+{
+	return (double)bytes * 8 / MB / elapsed_s;
+}
+
+static bool is_full(double link_mbit_s, double own_mbit_s, unsigned speed_mbit)
+{
+	return speed_mbit && link_mbit_s >= (double)speed_mbit * LINK_FULL_PERCENT / 100 && own_mbit_s >= link_mbit_s * LINK_OWN_PERCENT / 100;
+}
+
+/* Whether what the guest sends or receives goes that way is not known: only that so much of it may. */
+static bool link_is_full(const struct figures_host_link *l, const struct figures_nic *n, struct finding *ret)
+{
+	const struct figures_nic *c = &l->counted;
+	double sends, receives, out, in;
+
+	if (!c->fresh)
+		return false;
+	sends = mbit_s(n->delta.rx_bytes, n->elapsed_s);
+	receives = mbit_s(n->delta.tx_bytes, n->elapsed_s);
+	out = mbit_s(c->delta.tx_bytes, c->elapsed_s);
+	in = mbit_s(c->delta.rx_bytes, c->elapsed_s);
+	bool outward = is_full(out, sends, l->speed_mbit);
+	if (!outward && !is_full(in, receives, l->speed_mbit))
+		return false;
+	*ret = (struct finding){.rule = "wire", .gain = NAN, .mend = "A faster link, or the data and the peers nearer to the guest."};
+	snprintf(ret->why, sizeof(ret->why), "The host's %s is full: it %s %.0f of its %u Mb/s (this guest %s %.0f Mb/s).", l->name,
+		 outward ? "sends" : "receives", outward ? out : in, l->speed_mbit, outward ? "sends" : "receives", outward ? sends : receives);
+	return true;
+}
+
+/* A tap drops what its guest does not take in time. */
+static bool packets_drop(const struct figures_nic *n, struct finding *ret)
+{
+	uint64_t dropped = n->delta.tx_dropped, all = n->delta.tx_packets + dropped;
+
+	if (!dropped || (double)dropped < (double)all * DROPS_PERCENT / 100)
+		return false;
+	*ret = (struct finding){.rule = "nic-drops",
+				.gain = NAN,
+				.mend = "If its CPUs are busy: a type with more or faster ones, or a host with fewer guests. If not: senders that send less at once."};
+	snprintf(ret->why, sizeof(ret->why), "The guest takes packets more slowly than they come: %.0f of %.0f in a second were dropped.",
+		 (double)dropped / n->elapsed_s, (double)all / n->elapsed_s);
+	return true;
+}
+
+size_t figures_diagnose_nic(const struct figures *f, const struct figures_instance *inst, struct finding *ret)
+{
+	const struct figures_nic *n = &inst->nic;
+	size_t count = 0;
+
+	if (!n->fresh)
+		return 0;
+	for (size_t i = 0; i < f->host.link_count && !count; i++)
+		count += link_is_full(&f->host.links[i], n, &ret[count]);
+	count += packets_drop(n, &ret[count]);
+	return count;
 }

@@ -148,6 +148,41 @@ const struct link_reading *link_find(const struct link_reading *list, size_t cou
 	return count ? bsearch(name, list, count, sizeof(*list), compare_names) : NULL;
 }
 
+static bool read_nic(const char *root, const char *name, struct nic_reading *ret)
+{
+	char path[512], text[32];
+	uint64_t speed = 0;
+
+	snprintf(path, sizeof(path), "%s/sys/class/net/%s/device", root, name);
+	if (strlen(name) >= sizeof(ret->name) || access(path, F_OK) < 0)
+		return false;
+	snprintf(path, sizeof(path), "%s/sys/class/net/%s/speed", root, name);
+	if (read_short(path, text, sizeof(text)) == 0) {
+		text[strcspn(text, "\n")] = '\0';
+		if (parse_u64(text, 0, UINT32_MAX, &speed) < 0) /* -1: the driver does not know */
+			speed = 0;
+	}
+	snprintf(ret->name, sizeof(ret->name), "%s", name);
+	ret->speed_mbit = (unsigned)speed;
+	return true;
+}
+
+size_t nics_read(const char *root, struct nic_reading ret[static READINGS_NICS])
+{
+	char path[256];
+	struct dirent *entry;
+	size_t n = 0;
+
+	snprintf(path, sizeof(path), "%s/sys/class/net", root);
+	DIR *d = opendir(path);
+	while (d && n < READINGS_NICS && (entry = readdir(d)))
+		n += entry->d_name[0] != '.' && read_nic(root, entry->d_name, &ret[n]);
+	if (d)
+		closedir(d);
+	qsort(ret, n, sizeof(*ret), compare_names);
+	return n;
+}
+
 /* --- a guest's process --- */
 
 /* Behind the command's name, which is in brackets and may hold anything. */

@@ -37,6 +37,14 @@ struct link_reading { /* a line of /proc/net/dev: as the device sees it */
 int links_read(const char *root, struct link_reading **ret, size_t *ret_count);
 const struct link_reading *link_find(const struct link_reading *list, size_t count, const char *name); /* NULL */
 
+/* The host's NICs: links that a device is behind (/sys/class/net/…/device). */
+struct nic_reading {
+	char name[IFNAMSIZ];
+	unsigned speed_mbit; /* 0: not known, as of virtio's */
+};
+#define READINGS_NICS 16 /* more are not looked at */
+size_t nics_read(const char *root, struct nic_reading ret[static READINGS_NICS]); /* how many */
+
 #define READINGS_VCPUS 32 /* more are not looked at one by one */
 
 /* A guest's process. Zeroed: nothing is known of it yet. */

@@ -25,6 +25,7 @@
 #define SHORTEST_MS 200 /* between two samples, whoever asks */
 #define FRESH_WAIT_MS 2000
 #define FILES_MOST 20
+#define NICS_EVERY 12 /* rounds: the host's NICs seldom change */
 
 static uint64_t clock_of(clockid_t clock)
 {
@@ -173,26 +174,31 @@ static void gather(struct nc *nc)
 
 /* --- what they lie on --- */
 
-/* The first file of those that the storage controller named. */
-static const char *volume_file(struct nc *nc, const char *id, struct arena *a)
+/* The first file of those that the storage controller named, and whether it is opened through the page cache. */
+static const char *volume_file(struct nc *nc, const char *id, struct arena *a, bool *ret_cached)
 {
 	struct records_node_volume *v;
 	struct error ignored = {0};
 
-	return nc_read_volume(nc, id, a, &v, &ignored) == 0 && v->files.count ? v->files.items[0] : NULL;
+	if (nc_read_volume(nc, id, a, &v, &ignored) < 0 || !v->files.count)
+		return NULL;
+	*ret_cached = v->back && strstr(v->back, ",direct=off");
+	return v->files.items[0];
 }
 
 static void find_device(struct nc *nc, struct figures_disk *d)
 {
 	_cleanup_(arena_freep) struct arena *a = arena_new();
 	struct figures *f = &nc->sampler.figures;
-	const char *path = d->under ? d->under : volume_file(nc, d->name, a);
+	bool cached = false;
+	const char *path = d->under ? d->under : volume_file(nc, d->name, a, &cached);
 	char device[DISK_NAME_LEN] = "";
 
 	if (!path || device_under("", path, device) < 0)
 		device[0] = '\0';
 	pthread_mutex_lock(&f->lock);
 	strcpy(d->host_device, device);
+	d->host_cached = cached;
 	d->host_device_known = true;
 	pthread_mutex_unlock(&f->lock);
 }
@@ -221,6 +227,9 @@ struct round {
 	struct link_reading *links;
 	struct disk_reading *disks;
 	size_t link_count, disk_count;
+	struct nic_reading nics[READINGS_NICS];
+	size_t nic_count;
+	bool has_nics; /* they were looked for in this round */
 	struct cpu_reading cpu;
 };
 
@@ -300,6 +309,13 @@ static void tell(struct figures *f, const struct round *r)
 	for (size_t i = 0; i < f->count; i++)
 		tell_instance(f->instances[i], r, &r->guests[i], &ask);
 	figures_host_took(f, r->at_ns, &r->cpu, r->disks, r->disk_count);
+	if (r->has_nics)
+		figures_sync_links(f, r->nics, r->nic_count);
+	for (size_t i = 0; i < f->host.link_count; i++) {
+		struct figures_host_link *l = &f->host.links[i];
+
+		figures_nic_took(&l->counted, r->at_ns, link_find(r->links, r->link_count, l->name));
+	}
 	pthread_mutex_unlock(&f->lock);
 }
 
@@ -319,6 +335,7 @@ void sampler_round(struct figures *f, const char *root, sampler_pid_fn *pid_of, 
 	    .asks = room_for(disks, sizeof(*r.asks)),
 	    .servers = room_for(disks, sizeof(*r.servers)),
 	    .guests = room_for(f->count, sizeof(*r.guests)),
+	    .has_nics = f->rounds % NICS_EVERY == 0,
 	};
 
 	ask_servers(f, &r);
@@ -327,6 +344,8 @@ void sampler_round(struct figures *f, const char *root, sampler_pid_fn *pid_of, 
 	links_read(root, &r.links, &r.link_count);
 	disks_read(root, &r.disks, &r.disk_count);
 	cpu_read(root, &r.cpu);
+	if (r.has_nics)
+		r.nic_count = nics_read(root, r.nics);
 	r.at_ns = clock_of(CLOCK_MONOTONIC);
 	tell(f, &r);
 	free(r.asks);
