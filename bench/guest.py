@@ -6,9 +6,11 @@ works on that device, and a second mallee-blockd serves it to a guest as a volum
 TCG, whose processors are slow; nothing in it is tuned.
 """
 import contextlib
+import json
 import os
 import re
 import select
+import socket
 import subprocess
 import time
 from pathlib import Path
@@ -122,6 +124,39 @@ ACCELERATORS = {"kvm": ["-accel", "kvm", "-cpu", "host"],
 VCPUS = min(2, os.cpu_count() or 1) # as EC2's smallest types have: one runs the program, one writes back or interrupts, as on the host
 
 
+class Monitor:
+    """QEMU's monitor (QMP), for figures that only QEMU has."""
+    ANSWER_S = 5
+
+    def __init__(self, connection):
+        connection.settimeout(self.ANSWER_S)
+        self.connection, self.lines, self.ready = connection, connection.makefile("r"), False
+
+    def close(self):
+        self.lines.close()
+        self.connection.close()
+
+    def _ask(self, command, **arguments):
+        self.connection.sendall(json.dumps({"execute": command, "arguments": arguments}).encode() + b"\n")
+        while line := self.lines.readline():
+            answer = json.loads(line)
+            if "return" in answer or "error" in answer: # neither the greeting nor an event
+                return answer.get("return")
+        return None
+
+    def exits(self):
+        """How often the guest's processors have left KVM for the host. None: nobody counts (emulation, QEMU before 7.1)."""
+        try:
+            if not self.ready:
+                self._ask("qmp_capabilities")
+                self.ready = True
+            of_each = self._ask("query-stats", target="vcpu", providers=[{"provider": "kvm", "names": ["exits"]}])
+        except (OSError, ValueError): # it has ended, or does not answer in time
+            return None
+        counted = [one["value"] for vcpu in of_each or [] for one in vcpu["stats"] if one["name"] == "exits"]
+        return sum(counted) if counted else None
+
+
 class Guest:
     """QEMU; lines for its guest's shell go over the serial port. arguments: of its devices; modules, disk: see image/bench/init."""
 
@@ -130,13 +165,17 @@ class Guest:
         self.log = open(log, "wb")
         self.text = b""
         self.boot_s = boot_s
+        ours, theirs = socket.socketpair()
+        self.monitor = Monitor(ours)
         self.process = subprocess.Popen([
             "qemu-system-x86_64", "-name", "bench,debug-threads=on", "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none",
-            "-serial", "stdio", "-machine", "q35,memory-backend=ram", *ACCELERATORS[accel], "-smp", str(VCPUS), "-m", str(memory_mb),
+            "-serial", "stdio", "-chardev", f"socket,id=monitor,fd={theirs.fileno()}", "-mon", "chardev=monitor,mode=control", "-machine", "q35,memory-backend=ram", *ACCELERATORS[accel], "-smp", str(VCPUS), "-m", str(memory_mb),
             "-object", f"memory-backend-memfd,id=ram,size={memory_mb}M,share=on",
             "-kernel", str(image / "vmlinuz"), "-initrd", str(image / "initrd.img"),
             "-append", f"console=ttyS0 quiet panic=-1 mallee.modules={','.join(modules)} mallee.disk={disk}", *arguments],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, start_new_session=True, preexec_fn=die_with_parent)
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, start_new_session=True, preexec_fn=die_with_parent,
+            pass_fds=[theirs.fileno()])
+        theirs.close()
 
     def __enter__(self):
         try:
@@ -153,6 +192,7 @@ class Guest:
 
     def __exit__(self, *_):
         self.end()
+        self.monitor.close()
         self.log.close()
 
     def wait_for(self, pattern, seconds):

@@ -63,16 +63,17 @@ class Moment:
     disk: Disk
     path_cpu: float
     vcpu_cpu: list # of each
+    exits: int     # of all, out of KVM; None: not counted
     model_cpu: float
     busy: float
     steal: float
 
     @classmethod
-    def now(cls, device, pids, vcpus, model_pids):
+    def now(cls, device, pids, vcpus, exits, model_pids):
         """pids: of the path; vcpus: (pid, thread)."""
         busy, steal = busy_s()
         return cls(at=time.monotonic(), disk=Disk.read(device), path_cpu=sum(cpu_s(pid) for pid in pids),
-                   vcpu_cpu=[cpu_s(pid, thread) for pid, thread in vcpus], model_cpu=sum(cpu_s(pid) for pid in model_pids),
+                   vcpu_cpu=[cpu_s(pid, thread) for pid, thread in vcpus], exits=exits, model_cpu=sum(cpu_s(pid) for pid in model_pids),
                    busy=busy, steal=steal)
 
 

@@ -18,7 +18,7 @@ from paper.hostnet import BUILD, SOURCE, program
 from paper.report import add_output_arguments, finish
 from servers import CannotMeasure
 
-DIRTY_BACKGROUND, DIRTY = 32 << 20, 128 << 20 # as in the guest (image/bench/init)
+DIRTY_BACKGROUND, DIRTY = 8 << 20, 64 << 20 # as in the guest (image/bench/init)
 REPETITIONS = 3
 
 

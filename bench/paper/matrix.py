@@ -13,7 +13,7 @@ from servers import CannotMeasure
 
 MIB = 1 << 20
 SECONDS, SECONDS_LEAST = 3.0, 1.2
-SETUP_S, RUN_EXTRA_S = 9, 1.3   # guesses until it is known
+SETUP_S, RUN_EXTRA_S = 5, 0.9   # guesses until it is known
 PROBE_BYTES = 8 * MIB
 PROBE_S = 0.3
 SIZE_LEAST = 4 * MIB
@@ -28,7 +28,8 @@ def disk_figures(begin, end, run, extra_cpu):
     model_cpu = end.model_cpu - begin.model_cpu
     vcpu = counters.busiest(begin.vcpu_cpu, end.vcpu_cpu)
     return {"mb_s": size / run["seconds"] / 1e6, "seconds": run["seconds"], "bytes": size, "cpu_s": path_cpu,
-            **({"iops": run["ops"] / run["seconds"]} if "ops" in run else {}), **counters.columns(moved, seconds),
+            **({"iops": run["ops"] / run["seconds"]} if "ops" in run else {}),
+            **({"exits": end.exits - begin.exits} if None not in (begin.exits, end.exits) else {}), **counters.columns(moved, seconds),
             "guest_cpu_percent": 100 * vcpu / seconds, "host_cpu_percent": 100 * (end.busy - begin.busy) / seconds / counters.cores(),
             "flushes_s": moved.flushes / seconds, "disk_bytes": moved.sectors * counters.SECTOR,
             "steal_s": end.steal - begin.steal, "others_s": max(0.0, end.busy - begin.busy - path_cpu - model_cpu), "elapsed_s": seconds}
@@ -52,6 +53,12 @@ class Plan:
         sessions_, runs = self.configurations * repetitions, self.configurations * self.works * repetitions
         probes = self.configurations * self.works
         return (given_s * 0.93 - sessions_ * SETUP_S - probes * RUN_EXTRA_S) / max(1, runs) - RUN_EXTRA_S
+
+    def refit(self, took_s, turns):
+        """A turn took so long, and so many are to come: they are shortened when they would not fit."""
+        over = took_s * turns - (self.deadline - time.monotonic()) if self.deadline else 0
+        if turns and over > 0:
+            self.seconds = max(SECONDS_LEAST, self.seconds - over / (turns * self.configurations * self.works))
 
     def expected_s(self):
         return self.configurations * self.repetitions * (SETUP_S + self.works * (self.seconds + RUN_EXTRA_S)) \
@@ -97,6 +104,9 @@ class Matrix:
             for one in self.configurations if turn % 2 == 0 else self.configurations[::-1]:
                 self._session(one)
             took = time.monotonic() - begin
+            before = self.plan.seconds
+            self.plan.refit(took, self.plan.repetitions - turn - 1)
+            took -= (before - self.plan.seconds) * len(self.configurations) * len(self.works)
             if self.plan.deadline and turn + 1 < self.plan.repetitions and time.monotonic() + took * 0.95 > self.plan.deadline:
                 self.progress.say(f"      the time is up: {turn + 1} repetitions instead of {self.plan.repetitions}")
                 break

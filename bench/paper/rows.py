@@ -10,7 +10,7 @@ from paper.watch import spread_percent
 SPREAD_PERCENT = 15 # from the lowest run to the highest; more is not to be relied on
 STUDY = Path(__file__).resolve().parent.parent / "study.json"
 COLUMNS = ("mb_s", "avgrq_sectors", "avgqu", "util_percent")
-RUN_FIELDS = COLUMNS + ("cpu_s", "seconds", "bytes", "iops", "guest_cpu_percent", "host_cpu_percent", "flushes_s", "disk_bytes")
+RUN_FIELDS = COLUMNS + ("cpu_s", "seconds", "bytes", "iops", "guest_cpu_percent", "host_cpu_percent", "flushes_s", "disk_bytes", "exits")
 
 
 def study_figures():
@@ -32,6 +32,8 @@ def path_of(one, work, runs, more, disk):
         path["guest_cpu_percent"] = median(runs, "guest_cpu_percent")
     path["host_cpu_percent"] = median(runs, "host_cpu_percent")
     path["flushes_s"] = median(runs, "flushes_s")
+    exits = [run["exits"] / (run["bytes"] / work["request_bytes"]) for run in runs if run.get("exits") is not None]
+    path["exits_per_request"] = statistics.median(exits) if exits else None
     if one["session"] == "file" and work["write"]:
         extra = [max(0, run["disk_bytes"] - run["bytes"]) / 4096 / run["seconds"] for run in runs]
         path["metadata_writes_s"] = statistics.median(extra) # blocks of 4 KiB beyond the data

@@ -48,6 +48,10 @@ class Session:
     def vcpus(self):
         return []
 
+    @property
+    def exits(self):
+        return None
+
     def cool(self, workload):
         flush_cache(self.bench.disk.device)
 
@@ -63,7 +67,7 @@ class Session:
         raise NotImplementedError
 
     def moment(self):
-        return counters.Moment.now(self.bench.disk.device, self.pids, self.vcpus, self.bench.disk.model_pids)
+        return counters.Moment.now(self.bench.disk.device, self.pids, self.vcpus, self.exits, self.bench.disk.model_pids)
 
 
 class HostSession(Session):
@@ -134,6 +138,10 @@ class GuestSession(Session):
     def vcpus(self):
         pid = self.guest.process.pid
         return [(pid, thread) for thread in counters.vcpu_threads(pid)]
+
+    @property
+    def exits(self):
+        return self.guest.monitor.exits()
 
     def cool(self, workload):
         self.ask(guest_dd.COLD)

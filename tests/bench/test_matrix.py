@@ -48,7 +48,7 @@ class Pretended:
 
     def moment(self):
         disk = counters.Disk(0, 0, self.sectors // 128, self.sectors, int(self.at * 1000), int(self.at * 2000), 0)
-        return counters.Moment(at=self.at, disk=disk, path_cpu=0, vcpu_cpu=[], model_cpu=0, busy=self.at, steal=0)
+        return counters.Moment(at=self.at, disk=disk, path_cpu=0, vcpu_cpu=[], exits=None, model_cpu=0, busy=self.at, steal=0)
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ def test_what_breaks_is_told_and_the_rest_goes_on(pretended):
 
 
 def test_what_a_cache_answered_is_no_run(pretended, monkeypatch):
-    monkeypatch.setattr(Pretended, "moment", lambda self: counters.Moment(self.at, counters.Disk(0, 0, 0, 0, 0, 0, 0), 0, [], 0, 0, 0))
+    monkeypatch.setattr(Pretended, "moment", lambda self: counters.Moment(self.at, counters.Disk(0, 0, 0, 0, 0, 0, 0), 0, [], None, 0, 0, 0))
     played = play(["a"])
     assert "a cache answered" in played.empty["a", "dd-write"]
 
@@ -118,6 +118,17 @@ def test_the_matrix_fits_the_time_that_is_given(minutes):
 def test_without_a_time_runs_are_as_long_and_as_many_as_they_should():
     plan = matrix.Plan(range(10), workloads.WORKLOADS, 3, None)
     assert (plan.repetitions, plan.seconds, plan.deadline) == (3, matrix.SECONDS, None)
+
+
+def test_turns_that_take_too_long_are_shortened():
+    plan = matrix.Plan(range(10), workloads.WORKLOADS, 3, 30)
+    before, runs = plan.seconds, 10 * len(workloads.WORKLOADS)
+    plan.refit(600, 2) # 20 of 30 minutes: all is well
+    assert plan.seconds == before
+    plan.refit(900 + runs * 0.5, 2)
+    assert plan.seconds == pytest.approx(before - 0.5, abs=0.01)
+    plan.refit(90000, 2)
+    assert plan.seconds == matrix.SECONDS_LEAST
 
 
 # ---- tables ----
@@ -172,6 +183,13 @@ def test_close_runs_are_reliable_and_a_single_one_is_not():
 
 def test_blocks_beside_the_data_are_metadata():
     assert row("file-scsi", [fake_run(50)])["path"]["metadata_writes_s"] == 10
+
+
+def test_exits_out_of_kvm_are_told_for_each_request():
+    requests = 50e6 / DD["request_bytes"]
+    path = row("disk-scsi-phy", [fake_run(50, exits=round(requests * 9)), fake_run(50, exits=round(requests * 11)), fake_run(50)])["path"]
+    assert path["exits_per_request"] == pytest.approx(10, rel=0.01)
+    assert "exits_per_request" not in row("disk-scsi-phy", [fake_run(50)])["path"] # emulated: nobody counts
 
 
 @pytest.mark.parametrize("name, empty, said", [("xen-disk-xvd-phy", None, "Xen"), ("ec2-ebs", None, "EC2"), ("disk-nvme", "it broke", "it broke"),
