@@ -113,10 +113,11 @@ def diagnosis(result):
 
 
 def empty(result):
+    kernels = [str((host or {}).get("kernel") or "") for host in (result.get("host"), public_host(result))]
     lines = []
     for reason, rows in by_reason([row for row in result["rows"] if is_empty(row)]):
         names = dict.fromkeys(f"{short_name(row)}" for row in rows)
-        lines.append(f"- {cell('; '.join(names))}: {cell(reason)}")
+        lines.append(f"- {cell('; '.join(names))}: {cell(reason.replace(*kernels) if kernels[0] else reason)}")
     return "\n".join(lines) + "\n" if lines else "None.\n"
 
 

@@ -65,18 +65,6 @@ static void disk_columns(struct model_figures *f, const struct model_path *p, do
 	f->avgqu = f->bound == MODEL_DISK ? p->depth - f->requests_s * (round_us - disk_us) : busy;
 }
 
-/* What is flushed in bursts: between them the disk's columns are those of a disk at rest. */
-static void take_turns(struct model_figures *f, double turn_us)
-{
-	double share = 1 / (1 + f->requests_s * turn_us); /* of the time, in which there is a burst */
-
-	f->requests_s *= share;
-	f->avgqu *= share;
-	f->util_percent *= share;
-	if (share < 0.5)
-		f->bound = MODEL_CPU;
-}
-
 struct model_figures model_predict(const struct model_disk *d, const struct model_path *p)
 {
 	assert(p->sectors > 0 && p->depth > 0);
@@ -88,6 +76,7 @@ struct model_figures model_predict(const struct model_disk *d, const struct mode
 	/* In requests a microsecond, until the end. */
 	bound_by_station(&f, MODEL_DISK, disk_us);
 	bound_by_station(&f, MODEL_CPU, p->cpu_us);
+	bound_by_station(&f, MODEL_CPU, p->ahead_us);
 	bound_by_station(&f, MODEL_WIRE, p->wire_us);
 	bound_by_station(&f, MODEL_SERVER, p->server_us);
 	bound_by_station(&f, MODEL_LIMIT, p->limit_mb_s > 0 ? bytes / p->limit_mb_s : 0);
@@ -95,8 +84,6 @@ struct model_figures model_predict(const struct model_disk *d, const struct mode
 	if (round_us > 0)
 		bound_by(&f, MODEL_DEPTH, p->depth / round_us);
 	disk_columns(&f, p, disk_us, round_us);
-	if (p->turn_us > 0)
-		take_turns(&f, p->turn_us);
 	f.mb_s = f.requests_s * bytes;
 	f.requests_s *= 1e6;
 	return f;

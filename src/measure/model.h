@@ -29,7 +29,7 @@ struct model_path {
 	double cpu_us;            /* of the one processor that handles each request */
 	double wire_us;           /* of the wire */
 	double server_us;         /* of a network volume's server */
-	double turn_us;           /* of work for each request while the disk is given nothing: it and the disk take turns */
+	double ahead_us;          /* as cpu_us, of a processor that works ahead of these: no request waits for it, and it is in no round */
 	double limit_mb_s;        /* the volume's own; 0: none */
 	double limit_iops;
 	bool far_disk;            /* behind a server that works ahead: its transfer is not in the round */

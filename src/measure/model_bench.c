@@ -38,10 +38,10 @@ struct configuration {
 #define LSI_DIRECT_WRITE { 0, 2 }
 #define GUEST_READ { 256, 2 }
 /* virtio and virtio-scsi: 126 segments of a page; NVMe: 512 KiB at once. The depth is what the guest's write-back reaches. */
-#define VIRTIO_WRITE { 1008, 16 }
-#define NVME_WRITE { 1024, 16 }
+#define VIRTIO_WRITE { 1008, 22 }
+#define NVME_WRITE { 1024, 40 }
 /* Ours: reads 256 KiB ahead and merges writes up to 1 MiB, several at once. */
-#define MALLEE_READ { 512, 5 }
+#define MALLEE_READ { 512, 8 }
 #define MALLEE_MERGED { 2048, 4 }
 
 static const struct configuration configurations[] = {
@@ -181,17 +181,20 @@ static void add_commits(struct model_path *p, const struct model_bench_row *r, d
 	p->wait_us += r->flush_us * flushes / (1 + p->extra_requests);
 }
 
-static void add_machine(struct model_path *p, const struct model_bench_row *r, bool turns)
+/* ahead: the guest's program fills its page cache on one processor while another writes it back. */
+static void add_machine(struct model_path *p, const struct model_bench_row *r, bool ahead)
 {
 	double parts = MAX_OF(p->sectors / REFERENCE_SECTORS, 1);
 	double latency = r->latency_us * parts;
 
-	p->cpu_us = r->cpu_us_per_byte * p->sectors * MODEL_SECTOR_BYTES;
-	/* The reference's latency holds the processor's work already. */
-	p->latency_us = MAX_OF(latency - p->cpu_us, 0);
-	if (turns) {
-		p->turn_us = p->cpu_us;
-		p->cpu_us = 0;
+	double cpu_us = r->cpu_us_per_byte * p->sectors * MODEL_SECTOR_BYTES;
+
+	if (ahead) {
+		p->ahead_us = cpu_us;
+		p->latency_us = latency;
+	} else {
+		p->cpu_us = cpu_us;
+		p->latency_us = MAX_OF(latency - cpu_us, 0); /* it holds the processor's work already */
 	}
 	p->limit_mb_s = r->limit_mb_s;
 	p->limit_iops = r->limit_iops;
@@ -220,7 +223,6 @@ int model_bench_path(const struct model_bench_row *r, struct model_disk *ret_dis
 		d.overhead_us = MAX_OF(r->random_us - s.sectors * MODEL_SECTOR_BYTES / d.rate_mb_s, 0);
 	if (w->write)
 		add_commits(&p, r, w->kind == RANDOM ? 0 : r->seek_us); /* a random one seeks anyhow */
-	/* A guest's page cache holds what the bench writes in a run: it is filled, and then flushed. */
 	add_machine(&p, r, w->write && w->kind == BUFFERED);
 	if (c->network)
 		add_network(&p, r, w->write, w->kind == RANDOM);

@@ -87,16 +87,18 @@ static void test_other_stations(void **state)
 	assert_string_equal(model_bound_name(f.bound), "limit");
 }
 
-static void test_turns(void **state)
+static void test_works_ahead(void **state)
 {
-	struct model_path p = { .sectors = 128, .depth = 16, .turn_us = 612 };
+	struct model_path p = { .sectors = 128, .depth = 1, .ahead_us = 306 };
 	struct model_figures f = model_predict(&disk, &p);
 
+	assert_near(f.mb_s, 65536 / 612.0, 1e-9);
+	assert_near(f.util_percent, 100, 1e-9);
+	p.ahead_us = 1224;
+	f = model_predict(&disk, &p);
+	assert_int_equal(f.bound, MODEL_CPU);
 	assert_near(f.mb_s, 65536 / 1224.0, 1e-9);
 	assert_near(f.util_percent, 50, 1e-9);
-	assert_near(f.avgqu, 8, 1e-9);
-	p.turn_us = 6120;
-	assert_int_equal(model_predict(&disk, &p).bound, MODEL_CPU);
 }
 
 /* A sparse file: data, journal and commit, each after a revolution of the disk. */
@@ -204,7 +206,7 @@ int main(void)
 		cmocka_unit_test(test_latency_starves_a_synchronous_reader),
 		cmocka_unit_test(test_nobody_is_lost),
 		cmocka_unit_test(test_other_stations),
-		cmocka_unit_test(test_turns),
+		cmocka_unit_test(test_works_ahead),
 		cmocka_unit_test(test_extra_writes),
 		cmocka_unit_test(test_far_disk),
 		cmocka_unit_test(test_study_writes),
