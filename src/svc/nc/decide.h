@@ -21,13 +21,14 @@ enum nc_fact {
 	NC_THIS_BOOT = 1 << 6,	  /* … since the host booted: how it went off means something */
 	NC_SEEN_RUNNING = 1 << 7, /* recorded as running */
 	NC_SEEN_STOPPED = 1 << 8, /* recorded as stopped */
-	NC_ASKED_OFF = 1 << 9,	  /* we asked the guest to switch itself off, lately */
+	NC_ASKED_OFF = 1 << 9,	  /* we asked the guest to switch itself off, or were about to, lately */
 	NC_OFF_DUE = 1 << 10,	  /* … and it had its time */
 	NC_REBOOT = 1 << 11,	  /* a reboot is wanted that was not carried out */
 	NC_JUST_CRASHED = 1 << 12, /* it was started a moment ago and died */
 	NC_STOPS = 1 << 13,	   /* a guest that switches itself off is stopped, not terminated */
 	NC_NOTED_OFF = 1 << 14,	   /* … and that it did so is recorded */
-	NC_DEVICES = 1 << 15	   /* there is something to do about its volumes */
+	NC_DEVICES = 1 << 15,	   /* there is something to do about its volumes */
+	NC_TOLD_OFF = 1 << 16	   /* … by this process: one that ended meanwhile may not have got to it */
 };
 
 struct nc_facts {

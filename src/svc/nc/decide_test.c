@@ -55,15 +55,17 @@ static const struct {
      NC_DO_START},
     {"disk lost", {RUN, UP & ~(uint32_t)NC_DISK, HYPER_OFF, HYPER_OFF_CRASHED}, NC_DO_END_LOST},
     {"drain", {RUN, UP | NC_HELD, HYPER_RUNNING, 0}, NC_DO_ASK_OFF},
-    {"drain, asked", {RUN, UP | NC_HELD | NC_ASKED_OFF, HYPER_RUNNING, 0}, NC_DO_WAIT},
+    {"drain, asked", {RUN, UP | NC_HELD | NC_ASKED_OFF | NC_TOLD_OFF, HYPER_RUNNING, 0}, NC_DO_WAIT},
+    {"drain, asked by a process that has ended", {RUN, UP | NC_HELD | NC_ASKED_OFF, HYPER_RUNNING, 0}, NC_DO_ASK_OFF},
     {"drain, does not listen",
-     {RUN, UP | NC_HELD | NC_ASKED_OFF | NC_OFF_DUE, HYPER_RUNNING, 0},
+     {RUN, UP | NC_HELD | NC_ASKED_OFF | NC_TOLD_OFF | NC_OFF_DUE, HYPER_RUNNING, 0},
      NC_DO_FORCE_OFF},
     {"shutting down", {RUN, UP | NC_HELD | NC_ASKED_OFF, HYPER_SHUTTING_DOWN, 0}, NC_DO_WAIT},
     {"stop", {STOP, UP, HYPER_RUNNING, 0}, NC_DO_ASK_OFF},
-    {"stop, asked", {STOP, UP | NC_ASKED_OFF, HYPER_RUNNING, 0}, NC_DO_WAIT},
+    {"stop, asked", {STOP, UP | NC_ASKED_OFF | NC_TOLD_OFF, HYPER_RUNNING, 0}, NC_DO_WAIT},
+    {"stop, asked by a process that has ended", {STOP, UP | NC_ASKED_OFF, HYPER_RUNNING, 0}, NC_DO_ASK_OFF},
     {"stop, does not listen",
-     {STOP, UP | NC_ASKED_OFF | NC_OFF_DUE, HYPER_RUNNING, 0},
+     {STOP, UP | NC_ASKED_OFF | NC_TOLD_OFF | NC_OFF_DUE, HYPER_RUNNING, 0},
      NC_DO_FORCE_OFF},
     {"stop, off", {STOP, UP | NC_ASKED_OFF, HYPER_OFF, HYPER_OFF_GUEST}, NC_DO_NOTE_STOPPED},
     {"stopped", {STOP, NC_DISK | NC_LAUNCHED | NC_SEEN_STOPPED, HYPER_ABSENT, 0}, NC_DO_NOTHING},
@@ -116,7 +118,7 @@ static void test_stories(void **state)
 /* The table answers whatever the facts are, and keeps its promises in every case. */
 static void test_every_case(void **state)
 {
-	for (uint32_t flags = 0; flags < NC_DEVICES << 1; flags++)
+	for (uint32_t flags = 0; flags < NC_TOLD_OFF << 1; flags++)
 		for (int wanted = RUN; wanted <= TERM; wanted++)
 			for (int machine = HYPER_ABSENT; machine <= HYPER_OFF; machine++)
 				for (int why = HYPER_OFF_UNKNOWN; why <= HYPER_OFF_CRASHED; why++) {

@@ -104,6 +104,7 @@ struct nc_instance {
 	unsigned int attempts;
 	int64_t failing_since_mono_ms;
 	int64_t started_mono_ms;
+	int64_t told_off_ms; /* the rec.asked_off_ms for which this process told the guest; 0: for none */
 	bool port;
 	char tap[IFNAMSIZ];
 

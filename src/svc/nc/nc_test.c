@@ -233,6 +233,36 @@ static void test_drain_and_resume(void **state)
 	assert_string_equal(node_state(f), "ready");
 }
 
+static atomic_int lost_requests;
+
+static int lose_request(struct hyper *h, const char *name, struct error *e)
+{
+	lost_requests++;
+	return 0;
+}
+
+/* A node that ended between noting that it asks a guest to switch itself off and asking: the next one asks. */
+static void test_asked_off_by_a_node_that_ended(void **state)
+{
+	struct fixture *f = *state;
+	static struct hyper_ops losing;
+
+	losing = hyper_fake_ops;
+	losing.shutdown = lose_request;
+	lost_requests = 0;
+	fixture_apply(f, 1, "running");
+	fixture_await(f, 1, "running");
+	f->nc->ops = &losing;
+	fixture_apply(f, 1, "stopped");
+	while (!lost_requests)
+		usleep(10000);
+	usleep(300000);
+	assert_int_equal(lost_requests, 1); /* once is enough while it lives */
+	assert_true(machine_is(f, 1, HYPER_RUNNING));
+	fixture_restart_node(f);
+	fixture_await(f, 1, "stopped");
+}
+
 static atomic_int slow_starts;
 
 static int slow_start(struct hyper *h, const struct hyper_machine *m, struct error *e)
@@ -443,6 +473,7 @@ int main(void)
 	    T(test_trouble_is_waited_out),
 	    T(test_guest_switches_itself_off),
 	    T(test_restart_adopts),
+	    T(test_asked_off_by_a_node_that_ended),
 	    T(test_host_boot_starts_again),
 	    T(test_drain_and_resume),
 	    T(test_drain_meets_a_start),

@@ -128,11 +128,12 @@ static void gather_own(struct nc_job *j)
 	const struct nc_record *rec = &j->rec;
 	int64_t now = clock_unix_ms(), deadline;
 	uint32_t f = 0;
-	bool held, port;
+	bool held, port, told;
 
 	pthread_mutex_lock(&nc->lock);
 	held = nc->held;
 	port = j->inst->port;
+	told = rec->asked_off_ms && j->inst->told_off_ms == rec->asked_off_ms;
 	deadline = nc->held_deadline_ms;
 	if (j->inst->started_mono_ms &&
 	    clock_mono_ms() - j->inst->started_mono_ms < CRASH_PAUSE_MS && rec->state == NC_RUNNING)
@@ -148,6 +149,7 @@ static void gather_own(struct nc_job *j)
 	f |= rec->state == NC_RUNNING ? NC_SEEN_RUNNING : 0;
 	f |= rec->state == NC_STOPPED ? NC_SEEN_STOPPED : 0;
 	f |= rec->asked_off_ms ? NC_ASKED_OFF : 0;
+	f |= told ? NC_TOLD_OFF : 0;
 	if (rec->asked_off_ms && now >= (held ? deadline : rec->asked_off_ms + NC_STOP_MS))
 		f |= NC_OFF_DUE;
 	f |= j->spec->reboot_generation.value > rec->reboot_done ? NC_REBOOT : 0;

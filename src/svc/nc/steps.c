@@ -350,12 +350,15 @@ static enum nc_step do_reboot(struct nc_job *j)
 
 /* --- off --- */
 
+/* Recorded first, so that its going off is known to be our doing. Asked twice, a guest does no more than once; the time that it has
+ * counts from the first. */
 static enum nc_step do_ask_off(struct nc_job *j)
 {
 	char name[64];
 	int r;
 
-	j->rec.asked_off_ms = clock_unix_ms();
+	if (!j->rec.asked_off_ms)
+		j->rec.asked_off_ms = clock_unix_ms();
 	if (nc_commit(j) < 0)
 		return NC_STEP_RETRY;
 	nc_domain_name(j->nc, j->id, name);
@@ -365,6 +368,9 @@ static enum nc_step do_ask_off(struct nc_job *j)
 	if (r < 0) /* it cannot be asked: it will be switched off when its time is over */
 		log_warn("guest cannot be asked to shut down", "id=%s err=%s", j->id,
 			 log_quote(j->err.message));
+	pthread_mutex_lock(&j->nc->lock);
+	j->inst->told_off_ms = j->rec.asked_off_ms;
+	pthread_mutex_unlock(&j->nc->lock);
 	return wait_for(j, SOON_MS);
 }
 
