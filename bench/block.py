@@ -373,6 +373,7 @@ def guest_result(name, job, rate, host, inside, against, target):
 
 def guest_rows(bench, name, rate, targets):
     image = guest_dd.image(BUILD, SOURCE)
+    say(f"    a guest under TCG with {guest_dd.VCPUS} virtual processors, on a disk of {rate / 1e6:.0f} MB/s")
     folder = bench.folder / f"guest-{rate}"
     folder.mkdir()
     rows = []

@@ -169,7 +169,8 @@ class Guest:
         self.monitor = Monitor(ours)
         self.process = subprocess.Popen([
             "qemu-system-x86_64", "-name", "bench,debug-threads=on", "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none",
-            "-serial", "stdio", "-chardev", f"socket,id=monitor,fd={theirs.fileno()}", "-mon", "chardev=monitor,mode=control", "-machine", "q35,memory-backend=ram", *ACCELERATORS[accel], "-smp", str(VCPUS), "-m", str(memory_mb),
+            "-serial", "stdio", "-chardev", f"socket,id=monitor,fd={theirs.fileno()}", "-mon", "chardev=monitor,mode=control",
+            "-machine", "q35,memory-backend=ram", *ACCELERATORS[accel], "-smp", str(VCPUS), "-m", str(memory_mb),
             "-object", f"memory-backend-memfd,id=ram,size={memory_mb}M,share=on",
             "-kernel", str(image / "vmlinuz"), "-initrd", str(image / "initrd.img"),
             "-append", f"console=ttyS0 quiet panic=-1 mallee.modules={','.join(modules)} mallee.disk={disk}", *arguments],

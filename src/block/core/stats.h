@@ -14,7 +14,7 @@
  *   avgrq-sz = sectors / ops; avgqu-sz = weighted_ns / elapsed; %util = busy_ns / elapsed; await = latency_ns / ops.
  */
 #define BLK_BUCKETS 40 /* bucket i: values in [2^i, 2^(i+1)) */
-#define BLK_STREAMS 4   /* sequential readers or writers at once that are told apart */
+#define BLK_STREAMS 4  /* sequential readers or writers at once that are told apart */
 
 struct blk_op_stats {
 	_Atomic uint64_t ops, bytes, errors, latency_ns;

@@ -145,7 +145,6 @@ static void merge_findings(const struct node_disk_figures_list *disks, const str
 
 	for (size_t i = 0; i < nics->count; i++)
 		room += nics->items[i].held_back_by.count;
-
 	for (size_t i = 0; i < disks->count; i++)
 		room += disks->items[i].held_back_by.count;
 	out->set = true;
