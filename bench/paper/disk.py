@@ -13,12 +13,11 @@ import tempfile
 from pathlib import Path
 
 import guest as guest_dd
-from paper import accel, configurations, disks, explain, matrix, netvolume, rows, undo, workloads
+from paper import accel, configurations, disks, explain, matrix, netvolume, rows, sessions, undo, workloads
 from paper.hostnet import BUILD, SOURCE, program
 from paper.report import add_output_arguments, finish
 from servers import CannotMeasure
 
-DIRTY_BACKGROUND, DIRTY = 8 << 20, 64 << 20 # as in the guest (image/bench/init)
 REPETITIONS = 3
 
 
@@ -154,7 +153,7 @@ def measure(args, undo_list):
     possible = [one for one in everything if one["session"] and not netvolume.why_empty(one["id"])]
     bench = Bench(args, folder, undo_list, guests=any(one["vmm"] != "none" for one in possible))
     with bench.disk:
-        undo_list.limit_dirty(DIRTY_BACKGROUND, DIRTY)
+        undo_list.limit_dirty(sessions.DIRTY_BACKGROUND, sessions.DIRTY)
         plan = matrix.Plan(possible, works, args.repetitions, args.minutes)
         say(f"{bench.disk.settings}; {f'guests under {bench.accel.upper()}' if bench.accel else 'no guest'}; {len(possible)} configurations × {len(works)} workloads × "
             f"{plan.repetitions} repetitions of {plan.seconds:.1f} s: about {plan.expected_s() / 60:.0f} minutes")

@@ -69,6 +69,7 @@ class OwnDriverGuest(_Network, GuestSession):
             attached = self.stack.enter_context(netvolume.guest_initiator(self.attach(), self.storage_host, self.bench.image, log,
                                                                           accel=self.bench.accel))
             self.guest, self.target = attached.guest, attached.device
+            self.limit_dirty()
             self.stack = self.stack.pop_all()
         return self
 

@@ -13,6 +13,10 @@ from paper import counters, mounts, workloads
 from servers import CannotMeasure
 
 RUN_S = 120
+# Bytes, of the host's kernel and of the guest's. So small that a run of a few seconds writes back for nearly all of it, as one of 20 GB
+# does: what is dirty when dd's last write returns is written by two at once, dd's flush and the kernel's own, which take pages from each
+# other and leave small requests.
+DIRTY_BACKGROUND, DIRTY = 4 << 20, 16 << 20
 READ_AHEAD_MIB = 20 # more than mallee-blockd's filter readahead keeps, by default
 FILE_S = 4 # a sparse file is as large as the disk writes in this time
 
@@ -124,8 +128,12 @@ class GuestSession(Session):
             self.stack = stack
             self.guest = stack.enter_context(guest_dd.Guest(self.bench.image, log, self.storage(), modules=self.configuration["modules"],
                                                             disk=self.target, accel=self.bench.accel))
+            self.limit_dirty()
             self.stack = stack.pop_all()
         return self
+
+    def limit_dirty(self):
+        self.guest.run(f"echo {DIRTY_BACKGROUND} > /proc/sys/vm/dirty_background_bytes; echo {DIRTY} > /proc/sys/vm/dirty_bytes", RUN_S)
 
     def __exit__(self, *_):
         self.stack.close()
