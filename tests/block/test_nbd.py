@@ -13,7 +13,7 @@ import time
 
 import pytest
 
-from conftest import program, qemu_io, run, tool
+from conftest import ask, program, qemu_io, run, tool
 
 MIB = 1 << 20
 
@@ -188,6 +188,45 @@ def test_exclusive(blockd, disk, tmp_path):
     first.kill()
     first.wait()
     assert not json.loads(run(tool("nbdinfo"), "--json", b.uri))["exports"][0]["can_multi_conn"]
+
+
+def test_sent_without_a_copy(blockd, tmp_path):
+    """What the page cache has goes to the socket out of it, and its readers get what is there, also after it was written, grew and left the cache."""
+    path = tmp_path / "disk.raw"
+    path.write_bytes(random.Random(5).randbytes(16 * MIB))
+    b = blockd(f"file:path={path},direct=off", "--filter", "throttle", "--control", str(tmp_path / "control"))
+    copy = tmp_path / "copy"
+
+    def lent():
+        return json.loads(ask(tmp_path / "control", "stats"))["layers"]["nbd"]["lent_bytes"]
+
+    run(tool("nbdcopy"), b.uri, copy)
+    assert copy.read_bytes() == path.read_bytes()
+    assert lent() >= 15 * MIB
+    qemu_io(b.uri, "write -P 7 1M 3M", "read -P 7 1M 3M", "write -z 2M 1M", "read -P 0 2M 1M", "read -P 7 3M 1M")
+    ask(tmp_path / "control", "resize", str(32 * MIB))
+    qemu_io(b.uri, "write -P 9 20M 8M", "read -P 9 20M 8M")
+    run("sync", path)
+    with open(path, "rb") as f:
+        os.posix_fadvise(f.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    run(tool("nbdcopy"), b.uri, copy)
+    assert copy.read_bytes() == path.read_bytes()
+
+
+def test_a_frozen_view_is_never_lent(blockd, tmp_path):
+    """It is as it was, whatever is written while it is read."""
+    path = tmp_path / "disk.raw"
+    was = random.Random(6).randbytes(16 * MIB)
+    path.write_bytes(was)
+    control = tmp_path / "control"
+    b = blockd(f"file:path={path},direct=off", "--filter", f"snap:map={tmp_path}/changes", "--control", str(control))
+    ask(control, "snap", "begin", f"name=one,scratch={tmp_path}/scratch,scratch-size=32M")
+    copy = tmp_path / "copy"
+    with subprocess.Popen([tool("nbdcopy"), b.uri.replace("///", "///snap/one"), copy]) as reader:
+        qemu_io(b.uri, *[f"write -P {at + 1} {at}M 1M" for at in range(16)])
+        assert reader.wait(60) == 0
+    assert copy.read_bytes() == was
+    assert json.loads(ask(control, "stats"))["layers"]["nbd"]["lent_bytes"] == 0
 
 
 def test_frozen_view(blockd, disk, tmp_path):

@@ -4,7 +4,7 @@
  *
  * direct=on: requests whose memory suits the disk go to the kernel as they are; others through one of a few buffers, and wait when
  * all are out. direct=off: the page cache is asked first, on the spot (preadv2() with RWF_NOWAIT), because handing a hit to another
- * thread costs several times the hit; what is not there goes the long way. Writes likewise where the file system can (xfs, btrfs;
+ * thread costs several times the hit; what is not there goes the long way. Who can pass data on by reference gets long hits lent. Writes likewise where the file system can (xfs, btrfs;
  * ext4 cannot: seen once and remembered).
  *
  * A request that the kernel works on has a `struct file_op`; without one left it waits. Short transfers go on from where they ended.
@@ -234,6 +234,8 @@ static void read_now(struct file_queue *fq, struct blk_req *r)
  */
 static void read_cached(struct file_queue *fq, struct blk_req *r)
 {
+	if (r->loan.wanted && file_lend(fq, r))
+		return;
 	if (!fq->batched || r->len_bytes > FILE_BATCHED_BYTES) {
 		read_now(fq, r);
 		return;
@@ -345,6 +347,7 @@ static void file_free(struct file *f)
 	if (!f)
 		return;
 	file_discarder_stop(f);
+	file_loans_stop(f);
 	pthread_mutex_destroy(&f->sync.lock);
 	if (f->zeroes)
 		munmap(f->zeroes, FILE_ZEROES_BYTES);
@@ -397,6 +400,8 @@ static int file_open(struct blk_layer *l, const struct blk_values *v, struct err
 		file_free(f);
 		return err;
 	}
+	if (!f->direct)
+		file_loans_start(f, l->info.size_bytes);
 	l->state = f;
 	return 0;
 }
@@ -431,6 +436,7 @@ static int file_resize(struct blk_layer *l, uint64_t size_bytes, struct error *e
 			return error_errno(e, err, "growing %s to %llu bytes", f->path, (unsigned long long)size_bytes);
 	}
 	l->info.size_bytes = size_bytes;
+	file_loans_resize(f, size_bytes);
 	return 0;
 }
 
@@ -497,6 +503,7 @@ static void file_stats(struct blk_layer *l, struct blk_stats_sink *sink)
 		sum.inline_reads += fq->counters.inline_reads;
 		sum.inline_writes += fq->counters.inline_writes;
 		sum.batched_reads += fq->counters.batched_reads;
+		sum.lent_reads += fq->counters.lent_reads;
 		sum.missed += fq->counters.missed;
 		sum.bounced += fq->counters.bounced;
 		sum.partial += fq->counters.partial;
@@ -504,6 +511,7 @@ static void file_stats(struct blk_layer *l, struct blk_stats_sink *sink)
 	}
 	blk_stats_emit(sink, "file", "inline_reads", true, sum.inline_reads, "reads that the page cache answered at once");
 	blk_stats_emit(sink, "file", "batched_reads", true, sum.batched_reads, "small reads that were handed to the kernel together");
+	blk_stats_emit(sink, "file", "lent_reads", true, sum.lent_reads, "reads that were passed on out of the page cache without a copy");
 	blk_stats_emit(sink, "file", "missed_reads", true, sum.missed, "reads that the page cache did not answer");
 	blk_stats_emit(sink, "file", "inline_writes", true, sum.inline_writes, "writes that the page cache took at once");
 	blk_stats_emit(sink, "file", "bounced", true, sum.bounced, "requests whose memory did not suit direct I/O");

@@ -12,6 +12,8 @@
 #define FILE_BOUNCES 8u                  /* of one queue */
 #define FILE_BOUNCE_BYTES (128u << 10)
 #define FILE_BATCHED_BYTES (16u << 10)   /* reads from the page cache up to this are handed to the kernel together */
+#define FILE_LOAN_MIN_BYTES (64u << 10)  /* what is shorter is copied sooner than lent */
+#define FILE_LOAN_MAX_BYTES (1u << 20)
 #define FILE_ZEROES_BYTES (1u << 20)     /* the zeroes that are written, FILE_ZEROES_TIMES in one write */
 #define FILE_ZEROES_TIMES 4u
 #define FILE_RANGE_BYTES (1ull << 30)    /* of one fallocate */
@@ -32,7 +34,7 @@ struct file_op {
 
 /* Counters: one writer, any reader. */
 struct file_counters {
-	_Atomic uint64_t inline_reads, inline_writes, batched_reads, missed, bounced, partial, zeroes_written_bytes;
+	_Atomic uint64_t inline_reads, inline_writes, batched_reads, lent_reads, missed, bounced, partial, zeroes_written_bytes;
 };
 
 struct file_queue {
@@ -82,6 +84,8 @@ struct file {
 	int now_flags;           /* what makes preadv2() not wait */
 	_Atomic bool no_read_now, no_write_now, no_dsync, no_punch, no_zero_range; /* tried in vain */
 	char *zeroes;            /* FILE_ZEROES_BYTES that nobody writes to: they take no memory */
+	char *pages;             /* the file, mapped but out of reach, to ask what the page cache has; NULL: cannot be asked */
+	uint64_t pages_bytes;
 	struct file_sync sync;
 	struct file_discarder discarder;
 };
@@ -95,6 +99,12 @@ int file_device_size(int fd, uint64_t *ret);
 void file_op_begin(struct file_queue *fq, struct blk_req *r, uint64_t done_bytes);
 void file_op_end(struct file_op *op, int result);
 bool file_op_again(struct file_op *op, int64_t result); /* an interruption: it was submitted once more */
+
+/* file_loan.c */
+void file_loans_start(struct file *f, uint64_t size_bytes);
+void file_loans_resize(struct file *f, uint64_t size_bytes); /* the stack is quiet */
+void file_loans_stop(struct file *f);
+bool file_lend(struct file_queue *fq, struct blk_req *r);    /* true: it has ended */
 
 /* file_space.c: FLUSH, WRITE_ZEROES, DISCARD */
 int file_sync_init(struct file_sync *s);

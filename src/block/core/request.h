@@ -38,6 +38,19 @@ enum blk_flags {
 #define BLK_QUEUES_MAX 16u           /* queues of a stack */
 #define BLK_SECTOR 512u              /* the least block_bytes */
 
+/*
+ * A READ whose submitter can pass its data on by reference says so. Whoever ends it may then leave iov alone, set given and say
+ * where in which open file the data lies, which the page cache has: nothing has to be copied. What is written there later is then
+ * read, as by any read that is under way while it is written. What has to stay as it was (a frozen view) is not lent; a layer that
+ * submits requests of its own does not pass the wish on.
+ */
+struct blk_loan {
+	bool wanted;        /* the submitter's */
+	bool given;         /* whoever ends it */
+	int fd;             /* open for as long as the stack is */
+	uint64_t off_bytes; /* in that file */
+};
+
 struct blk_req {
 	enum blk_op op;
 	uint32_t flags;           /* enum blk_flags */
@@ -45,6 +58,7 @@ struct blk_req {
 	uint64_t len_bytes;       /* READ, WRITE: the sum of iov; > 0 but for FLUSH */
 	const struct iovec *iov;  /* READ, WRITE */
 	unsigned iov_count;
+	struct blk_loan loan;     /* READ */
 	struct blk_queue *queue;
 	void (*done)(struct blk_req *r); /* r->result is 0 or a negative errno: -EIO, -ENOSPC, -EROFS, -EOPNOTSUPP … */
 	void *ctx;                /* the submitter's */

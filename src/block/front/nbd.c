@@ -384,22 +384,25 @@ static void nbd_close(struct blk_front *f)
 static void nbd_stats(struct blk_front *f, struct blk_stats_sink *sink)
 {
 	struct nbd_server *s = f->state;
-	uint64_t sum[8] = { 0 };
-	static const char *const names[8] = { "requests", "errors", "bytes_sent", "bytes_received", "sends", "receives", "stalls", "holes" };
-	static const char *const help[8] = {
+	enum { COUNTERS = 9 };
+	uint64_t sum[COUNTERS] = { 0 };
+	static const char *const names[COUNTERS] = { "requests", "errors", "bytes_sent", "bytes_received", "sends",
+						     "receives", "stalls", "holes",      "lent_bytes" };
+	static const char *const help[COUNTERS] = {
 		"Requests of NBD clients.", "Requests that ended with an error.", "Bytes sent to clients.", "Bytes received from clients.",
 		"System calls that sent replies.", "System calls that received requests.",
 		"Times that receiving waited for room.", "Zeroes that were told, not sent.",
+		"Bytes sent out of the page cache, without a copy.",
 	};
 
 	for (unsigned q = 0; q < blk_stack_queues(s->stack); q++) {
 		const struct nbd_counters *c = &s->counters[q];
-		const _Atomic uint64_t *all[8] = { &c->requests, &c->errors,   &c->bytes_sent, &c->bytes_received,
-						   &c->sends,    &c->receives, &c->stalls,     &c->holes };
-		for (unsigned i = 0; i < 8; i++)
+		const _Atomic uint64_t *all[COUNTERS] = { &c->requests, &c->errors,   &c->bytes_sent, &c->bytes_received, &c->sends,
+							  &c->receives, &c->stalls,   &c->holes,      &c->lent_bytes };
+		for (unsigned i = 0; i < COUNTERS; i++)
 			sum[i] += atomic_load_explicit(all[i], memory_order_relaxed);
 	}
-	for (unsigned i = 0; i < 8; i++)
+	for (unsigned i = 0; i < COUNTERS; i++)
 		blk_stats_emit(sink, "nbd", names[i], true, sum[i], help[i]);
 	blk_stats_emit(sink, "nbd", "accepted", true, s->accepted, "Connections accepted.");
 	blk_stats_emit(sink, "nbd", "refused", true, s->refused, "Connections refused at once.");

@@ -314,6 +314,7 @@ void nbd_conn_begin(struct nbd_conn *c)
 
 	c->queue = blk_stack_queue(s->stack, index);
 	c->counters = &s->counters[index];
+	c->borrows = !c->tls && !c->view;
 	c->next = s->conns;
 	s->conns = c;
 	s->conn_count++;

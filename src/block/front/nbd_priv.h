@@ -77,7 +77,7 @@ enum nbd_conn_state {
 };
 
 struct nbd_counters { /* one writer: the queue's thread */
-	_Atomic uint64_t requests, errors, bytes_sent, bytes_received, sends, receives, stalls, holes;
+	_Atomic uint64_t requests, errors, bytes_sent, bytes_received, sends, receives, stalls, holes, lent_bytes;
 } __attribute__((aligned(64)));
 
 struct nbd_conn {
@@ -102,6 +102,7 @@ struct nbd_conn {
 	uint64_t size_bytes;
 	uint32_t block_bytes;
 	bool structured, read_only, fast_zeroes, discards;
+	bool borrows;               /* data that it is lent it can send (struct blk_loan): without TLS, and not from a view */
 	unsigned meta;              /* enum nbd_meta */
 
 	uint8_t *rx;                /* NBD_RX_BYTES, then the units */

@@ -6,6 +6,7 @@
  */
 #include <errno.h>
 #include <string.h>
+#include <sys/sendfile.h>
 #include <sys/socket.h>
 
 #include "base/macros.h"
@@ -28,6 +29,7 @@ struct nbd_part *nbd_part_get(struct nbd_conn *c, struct nbd_slot *slot, uint32_
 	p->slot = slot;
 	p->filled = 0;
 	p->ended = false;
+	p->req.loan = (struct blk_loan){ 0 };
 	p->unit_count = (uint8_t)units;
 	for (unsigned i = 0; i < units; i++) {
 		uint8_t unit = c->free_units[--c->free_unit_count];
@@ -142,7 +144,7 @@ static bool is_zero(const struct nbd_part *p)
 	return true;
 }
 
-/* A part's chunk. Zeroes are found in the data itself: right whatever the layers below know of holes. */
+/* A part's chunk. Zeroes are found in the data itself: right whatever the layers below know of holes. What is lent has others. */
 static void queue_chunk(struct nbd_conn *c, struct nbd_part *p, bool done)
 {
 	struct nbd_slot *slot = p->slot;
@@ -150,7 +152,7 @@ static void queue_chunk(struct nbd_conn *c, struct nbd_part *p, bool done)
 	uint32_t len = (uint32_t)p->req.len_bytes;
 
 	p->out = (struct nbd_out){ 0 };
-	if (len >= 2 * NBD_UNIT_BYTES && is_zero(p)) {
+	if (len >= 2 * NBD_UNIT_BYTES && !p->req.loan.given && is_zero(p)) {
 		p->out.head_bytes = (uint32_t)nbd_chunk_hole_encode(cookie, done, off, len, p->out.head);
 		blk_count(&c->counters->holes, 1);
 	} else {
@@ -235,11 +237,18 @@ void nbd_reply_read(struct nbd_conn *c, struct nbd_part *p)
 
 /* ---- sending ---- */
 
-static unsigned gather(const struct nbd_conn *c, struct iovec *iov, unsigned max)
+static bool is_lent(const struct nbd_out *o)
+{
+	return o->data_bytes && o->part->req.loan.given;
+}
+
+/* As far as to the next data that is lent: *ret_lent. */
+static unsigned gather(const struct nbd_conn *c, struct iovec *iov, unsigned max, bool *ret_lent)
 {
 	uint32_t skip = c->out_sent;
 	unsigned n = 0;
 
+	*ret_lent = false;
 	for (const struct nbd_out *o = c->out; o && n + 1 + NBD_PART_UNITS <= max; o = o->next) {
 		if (skip < o->head_bytes) {
 			iov[n++] = (struct iovec){ (void *)(o->head + skip), o->head_bytes - skip };
@@ -247,6 +256,9 @@ static unsigned gather(const struct nbd_conn *c, struct iovec *iov, unsigned max
 		} else {
 			skip -= o->head_bytes;
 		}
+		*ret_lent = is_lent(o);
+		if (*ret_lent)
+			break;
 		if (o->data_bytes)
 			n += blk_iov_slice(o->part->iov, o->part->unit_count, skip, o->data_bytes - skip, iov + n, max - n);
 		skip = 0;
@@ -254,16 +266,56 @@ static unsigned gather(const struct nbd_conn *c, struct iovec *iov, unsigned max
 	return n;
 }
 
-static ssize_t transmit(struct nbd_conn *c)
+static ssize_t send_own(struct nbd_conn *c)
 {
 	struct iovec iov[SEND_IOV];
-	unsigned n = gather(c, iov, SEND_IOV);
+	bool lent;
+	unsigned n = gather(c, iov, SEND_IOV, &lent);
 
 	if (c->tls)
 		return tls_session_send(c->tls, iov, n);
 	struct msghdr msg = { .msg_iov = iov, .msg_iovlen = n };
-	ssize_t sent = sendmsg(c->fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
+	ssize_t sent = sendmsg(c->fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT | (lent ? MSG_MORE : 0));
 	return sent < 0 ? (errno == EINTR ? -EAGAIN : -errno) : sent;
+}
+
+/* What was lent cannot be sent from where it lies: it is copied after all, and nothing is borrowed any more. It may wait for the
+ * disk: the page cache had it, and has given it up, or the kernel cannot do this with that file. */
+static int give_up_loan(struct nbd_conn *c, struct nbd_part *p)
+{
+	const struct blk_loan *loan = &p->req.loan;
+
+	c->borrows = false;
+	if (preadv(loan->fd, p->iov, p->unit_count, (off_t)loan->off_bytes) != (ssize_t)p->req.len_bytes)
+		return -EIO;
+	p->req.loan.given = false;
+	return 0;
+}
+
+static ssize_t send_lent(struct nbd_conn *c, struct nbd_part *p, uint32_t skip)
+{
+	off_t off = (off_t)(p->req.loan.off_bytes + skip);
+	ssize_t sent = sendfile(c->fd, p->req.loan.fd, &off, p->req.len_bytes - skip);
+
+	if (sent > 0) {
+		blk_count(&c->counters->lent_bytes, (uint64_t)sent);
+		return sent;
+	}
+	if (sent < 0 && (errno == EAGAIN || errno == EINTR))
+		return -EAGAIN;
+	if (sent < 0 && (errno == EPIPE || errno == ECONNRESET))
+		return -errno;
+	int err = give_up_loan(c, p);
+	return err ? err : send_own(c);
+}
+
+static ssize_t transmit(struct nbd_conn *c)
+{
+	const struct nbd_out *o = c->out;
+
+	if (is_lent(o) && c->out_sent >= o->head_bytes)
+		return send_lent(c, o->part, c->out_sent - o->head_bytes);
+	return send_own(c);
 }
 
 static void advance(struct nbd_conn *c, uint64_t bytes)
@@ -309,7 +361,7 @@ void nbd_send(struct nbd_conn *c)
 		if (n == -EAGAIN || n == -EWOULDBLOCK)
 			wait_for_room(c);
 		else if (n < 0)
-			nbd_conn_fail(c, "has gone");
+			nbd_conn_fail(c, n == -EIO ? "was cut off: a read failed within its reply" : "has gone");
 		else
 			advance(c, (uint64_t)n);
 		blk_count(&c->counters->sends, 1);

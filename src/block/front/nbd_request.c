@@ -148,6 +148,7 @@ static void fill_req(struct nbd_conn *c, struct nbd_part *p, enum blk_op op, uin
 		.len_bytes = len,
 		.iov = p->unit_count ? p->iov : NULL,
 		.iov_count = p->unit_count,
+		.loan = { .wanted = op == BLK_READ && c->borrows },
 		.queue = c->queue,
 		.done = part_done,
 		.ctx = p,

@@ -1,10 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The NBD server with a client that is spelt out byte by byte. */
+#include <fcntl.h>
 #include <poll.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/mman.h>
 
 #include <cmocka.h>
 
@@ -33,6 +36,11 @@ static uint32_t ask(int fd, uint16_t command, uint16_t flags, uint64_t off, uint
 {
 	request(fd, command, flags, off, len);
 	return simple(fd);
+}
+
+static uint32_t ask_flush(int fd)
+{
+	return ask(fd, NBD_CMD_FLUSH, 0, 0, 0);
 }
 
 /* All chunks of one structured reply: its error; a read's data into data. */
@@ -64,6 +72,15 @@ static uint32_t chunks(int fd, uint64_t base, char *data, uint32_t len, unsigned
 	} while (!(r.flags & NBD_CHUNK_DONE));
 	assert_true(error || seen == len);
 	return error;
+}
+
+/* A file in memory with the disk's bytes. */
+static int twin(void)
+{
+	int fd = memfd_create("disk", MFD_CLOEXEC);
+
+	assert_int_equal(write(fd, disk.bytes, DISK_BYTES), DISK_BYTES);
+	return fd;
 }
 
 /* ---- tests ---- */
@@ -254,6 +271,108 @@ static void test_client_goes_mid_request(void **state)
 	close(fd);
 }
 
+/* What is lent is sent from where it lies, in order with what is not, whatever the reply's form. */
+static void test_lent(void **state)
+{
+	static const uint32_t lengths[] = { 512, 65536, 300 << 10, 2 << 20, 6 << 20 };
+	_cleanup_(freep) char *data = malloc(DISK_BYTES);
+	unsigned holes = 0;
+
+	fill_disk();
+	server_start(1, "");
+	disk.lends_off = 0;
+	disk.lends = twin();
+	disk.lent = 0;
+	for (int structured = 0; structured < 2; structured++) {
+		int fd = enter(structured);
+		for (unsigned i = 0; i < ARRAY_SIZE(lengths); i++) {
+			uint16_t whole = structured && lengths[i] <= 2 << 20 && i % 2 ? NBD_CMD_FLAG_DF : 0;
+			request(fd, NBD_CMD_READ, whole, 4096 * i + 512, lengths[i]);
+			usleep(20000); /* the socket is full meanwhile */
+			assert_int_equal(structured ? chunks(fd, 4096 * i + 512, data, lengths[i], &holes) : simple(fd), 0);
+			if (!structured)
+				get(fd, data, lengths[i]);
+			assert_memory_equal(data, disk.bytes + 4096 * i + 512, lengths[i]);
+			assert_int_equal(ask_flush(fd), 0); /* which is not data */
+		}
+		close(fd);
+	}
+	assert_true(disk.lent >= 2 * (1 + 1 + 2 + 8 + 24));
+	server_stop();
+	close(disk.lends);
+}
+
+/* A file that the kernel cannot send from (this process's memory) is read; then nothing is borrowed any more. */
+static void test_loan_that_cannot_be_sent(void **state)
+{
+	_cleanup_(freep) char *data = malloc(DISK_BYTES);
+
+	fill_disk();
+	server_start(1, "");
+	disk.lends = open("/proc/self/mem", O_RDONLY | O_CLOEXEC);
+	assert_true(disk.lends >= 0);
+	disk.lends_off = (uintptr_t)disk.bytes;
+	disk.lent = 0;
+	int fd = enter(false);
+	for (int i = 0; i < 2; i++) {
+		assert_int_equal(ask(fd, NBD_CMD_READ, 0, 0, 200 << 10), 0);
+		get(fd, data, 200 << 10);
+		assert_memory_equal(data, disk.bytes, 200 << 10);
+		assert_int_equal(disk.lent, 1);
+	}
+	close(fd);
+	server_stop();
+	close(disk.lends);
+}
+
+/* Its end was cut off after it was lent: no byte of another's is sent, and the server goes on. */
+static void test_loan_that_was_cut(void **state)
+{
+	char byte[4096];
+	size_t got = 0;
+
+	fill_disk();
+	server_start(1, "");
+	disk.lends_off = 0;
+	int cut = disk.lends = twin();
+	assert_int_equal(ftruncate(cut, 100 << 10), 0);
+	int fd = enter(false);
+	assert_int_equal(ask(fd, NBD_CMD_READ, 0, 0, 200 << 10), 0);
+	for (ssize_t n; (n = recv(fd, byte, sizeof(byte), 0)) > 0;) {
+		assert_memory_equal(byte, disk.bytes + got, n);
+		got += (size_t)n;
+	}
+	assert_true(got <= 100 << 10);
+	close(fd);
+	disk.lends = -1;
+	fd = enter(false);
+	assert_int_equal(ask_flush(fd), 0);
+	close(fd);
+	server_stop();
+	close(cut);
+}
+
+/* A client that goes while it is sent to, and a socket that was closed, raise no signal. */
+static void test_lent_to_nobody(void **state)
+{
+	fill_disk();
+	server_start(1, "");
+	disk.lends_off = 0;
+	disk.lends = twin();
+	for (int i = 0; i < 20; i++) {
+		int fd = enter(i % 2);
+		for (int k = 0; k < 4; k++)
+			request(fd, NBD_CMD_READ, 0, (uint64_t)k << 20, 2 << 20);
+		usleep((unsigned)(i * 500));
+		close(fd);
+	}
+	int fd = enter(false);
+	assert_int_equal(ask_flush(fd), 0);
+	close(fd);
+	server_stop();
+	close(disk.lends);
+}
+
 static void test_exclusive(void **state)
 {
 	server_start(1, ",exclusive=on");
@@ -292,10 +411,12 @@ static void test_limits(void **state)
 
 int main(void)
 {
+	signal(SIGPIPE, SIG_IGN); /* as every program with a server does: sendfile() has no flag for it */
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_simple_replies), cmocka_unit_test(test_structured_replies), cmocka_unit_test(test_writes),
 		cmocka_unit_test(test_refusals), cmocka_unit_test(test_client_goes_mid_request), cmocka_unit_test(test_exclusive),
-		cmocka_unit_test(test_limits),
+		cmocka_unit_test(test_limits), cmocka_unit_test(test_lent), cmocka_unit_test(test_loan_that_cannot_be_sent),
+		cmocka_unit_test(test_loan_that_was_cut), cmocka_unit_test(test_lent_to_nobody),
 	};
 
 	return cmocka_run_group_tests(tests, make_disk, free_disk);

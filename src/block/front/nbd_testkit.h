@@ -27,6 +27,9 @@ extern const struct blk_layer_ops blk_nbd_ops; /* block/back's, which this folde
 static struct {
 	char *bytes;
 	_Atomic bool hold, read_only;
+	_Atomic int lends;         /* a file with the same bytes, from lends_off on; -1: none */
+	_Atomic uint64_t lends_off;
+	_Atomic unsigned lent;
 	_Atomic uint64_t fail_at;  /* reads and writes that cover it fail; UINT64_MAX: none */
 	_Atomic unsigned held, flushes, fua;
 	struct blk_list list;      /* its queue's */
@@ -40,12 +43,22 @@ static inline int disk_open(struct blk_layer *l, const struct blk_values *v, str
 	return 0;
 }
 
+static inline void disk_lend(struct blk_req *r)
+{
+	r->loan.given = true;
+	r->loan.fd = disk.lends;
+	r->loan.off_bytes = disk.lends_off + r->off_bytes;
+	disk.lent++;
+}
+
 static inline void disk_do(struct blk_req *r)
 {
 	int err = 0;
 
 	if (r->op != BLK_FLUSH && disk.fail_at >= r->off_bytes && disk.fail_at - r->off_bytes < r->len_bytes)
 		err = -EIO;
+	else if (r->op == BLK_READ && r->loan.wanted && disk.lends >= 0)
+		disk_lend(r);
 	else if (r->op == BLK_READ)
 		blk_iov_to(r->iov, r->iov_count, 0, disk.bytes + r->off_bytes, r->len_bytes);
 	else if (r->op == BLK_WRITE)
@@ -132,6 +145,7 @@ static inline void server_start(unsigned queues, const char *more)
 	static _Atomic bool opened;
 
 	disk.hold = false;
+	disk.lends = -1;
 	disk.fail_at = UINT64_MAX;
 	disk.flushes = disk.fua = 0;
 	memset(&server, 0, sizeof(server));
