@@ -17,6 +17,7 @@
 struct shape {
 	double sectors;
 	double depth;
+	double cut_from; /* sectors of the guest's request that the emulator cut these from; 0: none */
 };
 
 struct configuration {
@@ -32,9 +33,9 @@ struct configuration {
  * rows say it better where there are any. */
 #define CACHE_WRITE { 1024, 64 }
 #define CACHE_READ { 512, 2 }
-/* The emulated controller takes 256 sectors at once and one write at a time, while the guest prepares another if its program has more in
- * flight. Guests read ahead in windows of 128 KiB, one while another is used. */
-#define LSI_WRITE { 256, 1 }
+/* The emulated controller's guest sends 96 segments of a page, of which QEMU moves 128 KiB at once, and one write at a time, while the guest
+ * prepares another if its program has more in flight. Guests read ahead in windows of 128 KiB, one while another is used. */
+#define LSI_WRITE { 256, 1, 768 }
 #define LSI_DIRECT_WRITE { 0, 2 }
 #define GUEST_READ { 256, 2 }
 /* virtio and virtio-scsi: 126 segments of a page; NVMe: 512 KiB at once. The depth is what the guest's write-back reaches. */
@@ -181,12 +182,12 @@ static void add_commits(struct model_path *p, const struct model_bench_row *r, d
 	p->wait_us += r->flush_us * flushes / (1 + p->extra_requests);
 }
 
-/* ahead: the guest's program fills its page cache on one processor while another writes it back. */
-static void add_machine(struct model_path *p, const struct model_bench_row *r, bool ahead)
+/* ahead: the guest's program fills its page cache on one processor while another writes it back. What the emulator cuts a request into
+ * takes the way to the guest and back once, together. */
+static void add_machine(struct model_path *p, const struct model_bench_row *r, double cut_from, bool ahead)
 {
-	double parts = MAX_OF(p->sectors / REFERENCE_SECTORS, 1);
+	double parts = cut_from > 0 ? p->sectors / cut_from : MAX_OF(p->sectors / REFERENCE_SECTORS, 1);
 	double latency = r->latency_us * parts;
-
 	double cpu_us = r->cpu_us_per_byte * p->sectors * MODEL_SECTOR_BYTES;
 
 	if (ahead) {
@@ -223,7 +224,7 @@ int model_bench_path(const struct model_bench_row *r, struct model_disk *ret_dis
 		d.overhead_us = MAX_OF(r->random_us - s.sectors * MODEL_SECTOR_BYTES / d.rate_mb_s, 0);
 	if (w->write)
 		add_commits(&p, r, w->kind == RANDOM ? 0 : r->seek_us); /* a random one seeks anyhow */
-	add_machine(&p, r, w->write && w->kind == BUFFERED);
+	add_machine(&p, r, s.cut_from, w->write && w->kind == BUFFERED);
 	if (c->network)
 		add_network(&p, r, w->write, w->kind == RANDOM);
 	*ret_disk = d;
