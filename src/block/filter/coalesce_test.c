@@ -472,6 +472,7 @@ static void test_killed_process_loses_nothing(void **state)
 		assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
 		pthread_mutex_init(&d->lock, NULL);
 		pthread_mutex_init(&m->lock, NULL);
+		tk_finish_sectors(m, d);
 
 		struct blk_stack *s = open_on(d, "size=1M", 1);
 		uint8_t *all = malloc(d->size);

@@ -60,6 +60,34 @@ static void tk_model_reset(struct tk_model *m, const uint8_t *disk)
 	}
 }
 
+/* A killed process leaves a sector in parts where it was copying one to the memory that is this disk. A disk writes whole ones: what it
+ * had begun is finished. */
+static inline void tk_finish_sectors(struct tk_model *m, struct tk_disk *d)
+{
+	for (uint64_t i = 0; i < m->units; i++) {
+		uint8_t *unit = d->now + i * TK_UNIT;
+		struct tk_place *p = &m->place[i];
+		uint64_t word, whole;
+		bool begun = false;
+
+		if (!memcmp(unit, unit + 8, TK_UNIT - 8))
+			continue;
+		memcpy(&whole, unit + TK_UNIT - 8, 8); /* as it was, when not even a word of the new is there */
+		for (uint32_t n = p->count; n--;) {
+			if (p->w[n].end != UINT64_MAX)
+				continue;
+			begun = true;
+			for (unsigned at = 0; at < TK_UNIT; at += 8) {
+				memcpy(&word, unit + at, 8);
+				if (word == p->w[n].stamp)
+					whole = word;
+			}
+		}
+		for (unsigned at = 0; at < TK_UNIT && begun; at += 8)
+			memcpy(unit + at, &whole, 8);
+	}
+}
+
 static bool tk_room(struct tk_model *m, uint64_t unit, uint64_t units)
 {
 	bool room = true;
