@@ -33,8 +33,8 @@ struct configuration {
  * rows say it better where there are any. */
 #define CACHE_WRITE { 1024, 64 }
 #define CACHE_READ { 512, 2 }
-/* The emulated controller's guest sends 96 segments of a page, of which QEMU moves 128 KiB at once, and one write at a time, while the guest
- * prepares another if its program has more in flight. Guests read ahead in windows of 128 KiB, one while another is used. */
+/* To the emulated controller a guest sends 96 segments of a page, of which QEMU moves 128 KiB at once, and one write at a time, while the
+ * guest prepares another if its program has more in flight. Guests read ahead in windows of 128 KiB, one while another is used. */
 #define LSI_WRITE { 256, 1, 768 }
 #define LSI_DIRECT_WRITE { 0, 2 }
 #define GUEST_READ { 256, 2 }

@@ -191,7 +191,8 @@ def test_exclusive(blockd, disk, tmp_path):
 
 
 def test_sent_without_a_copy(blockd, tmp_path):
-    """What the page cache has goes to the socket out of it, and its readers get what is there, also after it was written, grew and left the cache."""
+    """What the page cache has goes to the socket out of it, and its readers get what is there, also after it was written, grew and left
+    the cache."""
     path = tmp_path / "disk.raw"
     path.write_bytes(random.Random(5).randbytes(16 * MIB))
     b = blockd(f"file:path={path},direct=off", "--filter", "throttle", "--control", str(tmp_path / "control"))

@@ -4,8 +4,8 @@
  *
  * direct=on: requests whose memory suits the disk go to the kernel as they are; others through one of a few buffers, and wait when
  * all are out. direct=off: the page cache is asked first, on the spot (preadv2() with RWF_NOWAIT), because handing a hit to another
- * thread costs several times the hit; what is not there goes the long way. Who can pass data on by reference gets long hits lent. Writes likewise where the file system can (xfs, btrfs;
- * ext4 cannot: seen once and remembered).
+ * thread costs several times the hit; what is not there goes the long way. Who can pass data on by reference gets long hits lent
+ * (file_loan.c). Writes likewise where the file system can (xfs, btrfs; ext4 cannot: seen once and remembered).
  *
  * A request that the kernel works on has a `struct file_op`; without one left it waits. Short transfers go on from where they ended.
  * A file that ends before its size does (somebody cut it) gives -EIO.
