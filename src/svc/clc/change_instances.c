@@ -187,6 +187,7 @@ static int start_one(struct ec2_call *call, struct change *x, const char *node_i
 	rec->state_reason_code = rec->state_reason_message = NULL;
 	rec->state_transition_reason = NULL;
 	rec->wanted = instance_state_name(INSTANCE_RUNNING);
+	rec->force_off = (struct wire_bool){0};
 	rec->node_id = node_id;
 	instance_enter(rec, x->to, call->now_ms);
 	int r = instance_put(call, rec, true);
@@ -258,7 +259,8 @@ static int check_stoppable(struct ec2_call *call, const struct changes *c)
 	return 0;
 }
 
-static int stop(struct ec2_call *call, struct changes *c)
+/* By force, the guest is not asked, or is no longer waited for. */
+static int stop(struct ec2_call *call, struct changes *c, bool force)
 {
 	int r = check_stoppable(call, c);
 
@@ -266,18 +268,22 @@ static int stop(struct ec2_call *call, struct changes *c)
 		r = decide(call, c, INSTANCE_ASK_STOP, "stopped");
 	for (size_t i = 0; r >= 0 && i < c->count; i++) {
 		struct change *x = &c->items[i];
+		bool stops = x->from != x->to, hurried = force && x->to == INSTANCE_STOPPING && !x->rec->force_off.value;
 
-		if (x->from == x->to)
+		if (!stops && !hurried)
 			continue;
-		instance_enter(x->rec, x->to, call->now_ms);
-		instance_blame_user(call->arena, x->rec, call->now_ms);
-		x->rec->wanted = instance_state_name(INSTANCE_STOPPED);
+		if (stops) {
+			instance_enter(x->rec, x->to, call->now_ms);
+			instance_blame_user(call->arena, x->rec, call->now_ms);
+			x->rec->wanted = instance_state_name(INSTANCE_STOPPED);
+		}
+		if (force)
+			x->rec->force_off = WIRE_BOOL_OF(true);
 		r = instance_put(call, x->rec, true);
 	}
 	return r < 0 ? r : commit(call, c);
 }
 
-/* Force asks for what happens anyway: a guest that does not shut down in time is switched off. */
 int ec2_stop_instances(struct ec2_call *call, const struct ec2_stop_instances_request *in,
 		       struct ec2_stop_instances_result *out)
 {
@@ -291,7 +297,7 @@ int ec2_stop_instances(struct ec2_call *call, const struct ec2_stop_instances_re
 	if (r >= 0)
 		r = load(call, &in->instance_ids, &c);
 	if (r >= 0)
-		r = stop(call, &c);
+		r = stop(call, &c, in->force.set && in->force.value);
 	if (r >= 0)
 		out->stopping_instances = to_reply(call->arena, &c);
 	return r;

@@ -243,9 +243,20 @@ static void stop_and_start(void **state)
 	assert_string_equal(spec->root_device_type, "ebs");
 	assert_null(spec->image_url);
 	assert_int_equal(spec->block_devices.count, 1);
-	assert_string_equal(call(f, &reply, "Action=StopInstances&InstanceId.1=%s&Force=true", id), "");
+	assert_string_equal(call(f, &reply, "Action=StopInstances&InstanceId.1=%s", id), "");
 	assert_string_equal(fixture_element(f, reply.data, "name", 0), "stopping");
-	assert_string_equal(apply(f, id)->wanted, "stopped");
+	spec = apply(f, id);
+	assert_string_equal(spec->wanted, "stopped");
+	assert_false(spec->force_off.set);
+	/* the guest hangs: asked again by force, it is hurried on, once */
+	int64_t generation = spec->generation.value;
+	for (int i = 0; i < 2; i++) {
+		assert_string_equal(call(f, &reply, "Action=StopInstances&InstanceId.1=%s&Force=true", id), "");
+		assert_string_equal(fixture_element(f, reply.data, "name", 0), "stopping");
+		spec = apply(f, id);
+		assert_true(spec->force_off.value);
+		assert_int_equal(spec->generation.value, generation + 1);
+	}
 	assert_string_equal(call(f, &reply, "Action=StartInstances&InstanceId.1=%s", id),
 			    "IncorrectInstanceState");
 	/* a report from before does not stop it, nor start it again */
@@ -275,7 +286,9 @@ static void stop_and_start(void **state)
 	assert_true(on->launch_time.value >= was->launch_time.value);
 	assert_int_equal(on->interface_attach_time.value, was->launch_time.value);
 	assert_string_equal(on->private_ip, was->private_ip);
-	assert_string_equal(apply(f, id)->wanted, "running");
+	spec = apply(f, id);
+	assert_string_equal(spec->wanted, "running");
+	assert_false(spec->force_off.set);
 	/* still off, on its way */
 	fixture_report(f, id, "stopped");
 	observe(f);

@@ -51,6 +51,7 @@ int instance_spec(struct clc *c, struct arena *a, const struct records_instance 
 	    .instance_id = i->instance_id,
 	    .generation = i->generation,
 	    .wanted = wanted_of(i),
+	    .force_off = i->force_off,
 	    .reboot_generation = i->reboot_generation,
 	    .node_id = i->node_id,
 	    .account_id = i->account_id,

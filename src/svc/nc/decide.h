@@ -22,7 +22,7 @@ enum nc_fact {
 	NC_SEEN_RUNNING = 1 << 7, /* recorded as running */
 	NC_SEEN_STOPPED = 1 << 8, /* recorded as stopped */
 	NC_ASKED_OFF = 1 << 9,	  /* we asked the guest to switch itself off, or were about to, lately */
-	NC_OFF_DUE = 1 << 10,	  /* … and it had its time */
+	NC_OFF_DUE = 1 << 10,	  /* … and it had its time, or is to have none */
 	NC_REBOOT = 1 << 11,	  /* a reboot is wanted that was not carried out */
 	NC_JUST_CRASHED = 1 << 12, /* it was started a moment ago and died */
 	NC_STOPS = 1 << 13,	   /* a guest that switches itself off is stopped, not terminated */

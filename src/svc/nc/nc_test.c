@@ -299,6 +299,48 @@ static void test_drain_meets_a_start(void **state)
 	assert_int_equal(slow_starts, 1);
 }
 
+static atomic_int asked_off;
+
+static int count_shutdown(struct hyper *h, const char *name, struct error *e)
+{
+	asked_off++;
+	return hyper_fake_ops.shutdown(h, name, e);
+}
+
+/* By force a guest is not asked; one that was asked, and does not listen, is no longer waited for. */
+static void test_forced_stop(void **state)
+{
+	struct fixture *f = *state;
+	static struct hyper_ops counting;
+	struct shared_instance_spec s;
+
+	counting = hyper_fake_ops;
+	counting.shutdown = count_shutdown;
+	asked_off = 0;
+	f->nc->ops = &counting;
+	write_conf(f, "* ignores-shutdown\n");
+	fixture_apply(f, 1, "running");
+	fixture_apply(f, 2, "running");
+	fixture_await(f, 1, "running");
+	fixture_await(f, 2, "running");
+
+	fixture_apply(f, 1, "stopped");
+	while (!asked_off)
+		usleep(10000);
+	usleep(500000);
+	assert_true(machine_is(f, 1, HYPER_RUNNING));
+	for (int i = 1; i <= 2; i++) {
+		s = fixture_spec(f, i, "stopped");
+		s.force_off = WIRE_BOOL_OF(true);
+		fixture_apply_spec(f, &s);
+		fixture_await(f, i, "stopped");
+		assert_true(machine_is(f, i, HYPER_OFF));
+	}
+	assert_int_equal(asked_off, 1);
+	fixture_apply(f, 2, "running");
+	fixture_await(f, 2, "running");
+}
+
 static void test_reboot_once(void **state)
 {
 	struct fixture *f = *state;
@@ -477,6 +519,7 @@ int main(void)
 	    T(test_host_boot_starts_again),
 	    T(test_drain_and_resume),
 	    T(test_drain_meets_a_start),
+	    T(test_forced_stop),
 	    T(test_reboot_once),
 	    T(test_long_poll),
 	    T(test_figures),

@@ -128,7 +128,7 @@ static void gather_own(struct nc_job *j)
 	const struct nc_record *rec = &j->rec;
 	int64_t now = clock_unix_ms(), deadline;
 	uint32_t f = 0;
-	bool held, port, told;
+	bool held, port, told, forced = j->spec->force_off.value && nc_parse_wanted(j->spec) == NC_WANT_STOPPED;
 
 	pthread_mutex_lock(&nc->lock);
 	held = nc->held;
@@ -150,6 +150,8 @@ static void gather_own(struct nc_job *j)
 	f |= rec->state == NC_STOPPED ? NC_SEEN_STOPPED : 0;
 	f |= rec->asked_off_ms ? NC_ASKED_OFF : 0;
 	f |= told ? NC_TOLD_OFF : 0;
+	if (forced)
+		f |= NC_TOLD_OFF | NC_OFF_DUE;
 	if (rec->asked_off_ms && now >= (held ? deadline : rec->asked_off_ms + NC_STOP_MS))
 		f |= NC_OFF_DUE;
 	f |= j->spec->reboot_generation.value > rec->reboot_done ? NC_REBOOT : 0;

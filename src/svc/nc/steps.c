@@ -379,7 +379,8 @@ static enum nc_step do_force_off(struct nc_job *j)
 	char name[64];
 	int r;
 
-	log_info("guest did not shut down in time: off", "id=%s", j->id);
+	log_info("guest is switched off", "id=%s why=%s", j->id,
+		 log_quote(j->spec->force_off.value ? "forced" : "it did not shut down in time"));
 	nc_domain_name(j->nc, j->id, name);
 	r = j->nc->ops->destroy(j->nc->hyper, name, &j->err);
 	return r < 0 ? hyper_failed(r) : NC_STEP_AGAIN;
