@@ -6,13 +6,13 @@ Each row runs ours and its peers in turn (A, B, A, B, …) on one file of this m
 tells medians, the ratio of the pairs, their spread, the servers' CPU per operation (utime + stime of the process from /proc), and
 how many cores others kept busy meanwhile: with more than a few tenths the rates tell little. A peer that can be run in several
 ways is first tried in each, and measured in its fastest. In the O_DIRECT row, where that decides, everyone is tried anywhere and on
-one CPU, ours and fio too. Writes BUILD/bench/block.json, and every single run into
-BUILD/bench/block-runs.json.
+one CPU, ours and fio too. Writes BUILD/bench/block.json, and every single run into BUILD/bench/block-runs.json.
 
 The exit code is 1 when a row could not be measured. A target that was missed is said in the table and is no error.
 """
 import argparse
 import contextlib
+import functools
 import json
 import os
 import re
@@ -269,19 +269,20 @@ def placed(cpus):
         os.sched_setaffinity(0, before)
 
 
+@contextlib.contextmanager
+def started_on(cpus, make):
+    """A server that runs on these CPUs, and says so."""
+    with contextlib.ExitStack() as stack:
+        with placed(cpus):
+            server = stack.enter_context(make())
+        server.name += place_text(cpus)
+        server.cpus = cpus
+        yield server
+
+
 def in_places(make):
-    """The ways to run a server that differ in where it runs, and its client with it."""
-    def at(cpus):
-        @contextlib.contextmanager
-        def start():
-            with contextlib.ExitStack() as stack:
-                with placed(cpus):
-                    server = stack.enter_context(make())
-                server.name += place_text(cpus)
-                server.cpus = cpus
-                yield server
-        return start
-    return [at(cpus) for cpus in places()]
+    """The ways to run a server that differ in where it runs."""
+    return [functools.partial(started_on, cpus, make) for cpus in places()]
 
 
 def play(bench, sides, scale, unit):
@@ -368,8 +369,11 @@ def row_vhost_direct(bench):
         with mine() as a, host_way() as place, peer() as b:
             ours, fio_side, theirs = served(a, client), Side(place.name, lambda: host(place)), served(b, client)
             play(bench, [ours, fio_side, theirs], 1, "IOPS")
-    return [compare(f"{name}{place_text(a.cpus)}", ours, fio_side, "IOPS", 1, at_least=0.95),
+    rows = [compare(name, ours, fio_side, "IOPS", 1, at_least=0.95),
             compare(f"{name}: CPU", ours, theirs, "IOPS", 1, cpu_at_most=0.6)]
+    for row in rows:
+        row["ours_place"] = place_text(a.cpus)
+    return rows
 
 
 def rows_nbd(bench, name, unit, scale, load, qemu_target, nbdkit_target):
@@ -545,7 +549,7 @@ def number(value):
 def print_table(results):
     table = [("", "ours", "peer", "", "ratio", "CPU ratio", "spread", "others", "target", "")]
     for r in results:
-        table.append((r["name"], f"{number(r['ours'])} {r['unit']}", number(r["peer"]), r["peer_name"] or "",
+        table.append((r["name"], f"{number(r['ours'])} {r['unit']}{r.get('ours_place', '')}", number(r["peer"]), r["peer_name"] or "",
                       f"{r['ratio']:.2f}" if r["ratio"] else "-", f"{r['cpu_ratio']:.2f}" if r["cpu_ratio"] is not None else "-",
                       f"±{r['spread'] * 100:.0f} %", f"{r['others']:.1f}" if "others" in r else "-", r["target"],
                       "NOT MEASURED" if r["pass"] is None else "ok" if r["pass"] else "missed"))
