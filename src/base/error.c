@@ -44,5 +44,6 @@ int error_errno(struct error *e, int err, const char *fmt, ...)
 
 void error_clear(struct error *e)
 {
-	e->code[0] = e->message[0] = '\0';
+	if (e)
+		e->code[0] = e->message[0] = '\0';
 }

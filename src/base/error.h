@@ -23,7 +23,7 @@ struct error {
 int error_set(struct error *e, const char *code, const char *fmt, ...) _printf_(3, 4);
 /* The same with code "InternalError", ": strerror(err)" appended; err may be negative. Returns -abs(err). */
 int error_errno(struct error *e, int err, const char *fmt, ...) _printf_(3, 4);
-void error_clear(struct error *e);
+void error_clear(struct error *e); /* e may be NULL */
 static inline bool error_is_set(const struct error *e)
 {
 	return e->code[0] != '\0';

@@ -121,20 +121,33 @@ static bool is_moot(void)
 	return virGetLastErrorCode() == VIR_ERR_OPERATION_INVALID;
 }
 
-int kvm_error(struct kvm *k, virConnectPtr conn, struct error *e, const char *what,
-	      const char *name)
+static int fail(struct kvm *k, virConnectPtr conn, virErrorPtr err, struct error *e, const char *what,
+		const char *name)
 {
-	virErrorPtr err = virSaveLastError();
 	const char *text = err && err->message ? err->message : "libvirt gave no reason";
 	bool broken = is_broken(conn, err);
+	bool gone = err && err->code == VIR_ERR_NO_DOMAIN;
 
 	error_set(e, broken ? "ServiceUnavailable" : "InternalError", "cannot %s %s: %s", what,
 		  name, text);
 	virFreeError(err);
 	if (!broken)
-		return -EREMOTEIO;
+		return gone ? -ENOENT : -EREMOTEIO;
 	drop_conn(k, conn);
 	return -ENOTCONN;
+}
+
+int kvm_error(struct kvm *k, virConnectPtr conn, struct error *e, const char *what,
+	      const char *name)
+{
+	return fail(k, conn, virSaveLastError(), e, what, name);
+}
+
+int kvm_domain_error(struct kvm *k, virDomainPtr dom, struct error *e, const char *what)
+{
+	virErrorPtr err = virSaveLastError();
+
+	return fail(k, virDomainGetConnect(dom), err, e, what, virDomainGetName(dom));
 }
 
 virConnectPtr kvm_connect(struct kvm *k, struct error *e)
@@ -257,15 +270,18 @@ static int check_ours(struct kvm *k, const char *name, struct error *e)
 	return -EPERM;
 }
 
-/* A guest that is there already: nothing to do, or only to let it run on. 1: it is off. */
+/* A guest that is there already: nothing to do, or only to let it run on. 1: it is off, or gone since
+ * it was looked up. */
 static int adopt(struct kvm *k, virConnectPtr conn, virDomainPtr dom, const char *name,
 		 struct error *e)
 {
-	int state, reason;
+	int state, reason, r;
 	struct hyper_status st = {0};
 
-	if (virDomainGetState(dom, &state, &reason, 0) < 0)
-		return kvm_error(k, conn, e, "look at", name);
+	if (virDomainGetState(dom, &state, &reason, 0) < 0) {
+		r = kvm_error(k, conn, e, "look at", name);
+		return r == -ENOENT ? error_clear(e), 1 : r;
+	}
 	kvm_translate_state(state, reason, &st);
 	if (st.state == HYPER_OFF)
 		return 1;
@@ -325,12 +341,15 @@ int kvm_on_domain(struct hyper *h, const char *name, bool *ret_absent, kvm_domai
 	r = lookup(k, conn, name, &dom, e);
 	if (r < 0)
 		return r;
-	if (dom)
-		return fn(k, conn, dom, ctx, e);
-	if (!ret_absent) {
+	if (dom) {
+		r = fn(k, conn, dom, ctx, e);
+	} else {
 		error_set(e, "InternalError", "there is no domain %s", name);
-		return -ENOENT;
+		r = -ENOENT;
 	}
+	if (r != -ENOENT || !ret_absent)
+		return r;
+	error_clear(e);
 	*ret_absent = true;
 	return 0;
 }
@@ -340,7 +359,7 @@ static int do_shutdown(struct kvm *k, virConnectPtr conn, virDomainPtr dom, void
 {
 	if (virDomainShutdownFlags(dom, VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN) == 0 || is_moot())
 		return 0;
-	return kvm_error(k, conn, e, "shut down", virDomainGetName(dom));
+	return kvm_domain_error(k, dom, e, "shut down");
 }
 
 static int kvm_shutdown(struct hyper *h, const char *name, struct error *e)
@@ -356,12 +375,9 @@ static int do_destroy(struct kvm *k, virConnectPtr conn, virDomainPtr dom, void 
 			     VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA | VIR_DOMAIN_UNDEFINE_NVRAM;
 
 	if (virDomainDestroy(dom) < 0 && !is_moot())
-		return kvm_error(k, conn, e, "destroy", virDomainGetName(dom));
-	/* A domain that somebody else undefined meanwhile was transient, and is gone with its
-	 * guest. */
-	if (virDomainUndefineFlags(dom, flags) < 0 && virGetLastErrorCode() != VIR_ERR_NO_DOMAIN &&
-	    !is_moot())
-		return kvm_error(k, conn, e, "undefine", virDomainGetName(dom));
+		return kvm_domain_error(k, dom, e, "destroy");
+	if (virDomainUndefineFlags(dom, flags) < 0 && !is_moot())
+		return kvm_domain_error(k, dom, e, "undefine");
 	return 0;
 }
 
@@ -394,7 +410,7 @@ static int do_status(struct kvm *k, virConnectPtr conn, virDomainPtr dom, void *
 	int state, reason;
 
 	if (virDomainGetState(dom, &state, &reason, 0) < 0)
-		return kvm_error(k, conn, e, "look at", virDomainGetName(dom));
+		return kvm_domain_error(k, dom, e, "look at");
 	kvm_translate_state(state, reason, ctx);
 	return 0;
 }

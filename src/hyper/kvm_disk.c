@@ -239,7 +239,7 @@ static int attach_file(const struct kvm_monitor *m, const struct hyper_disk *d, 
 	if (r == 0)
 		r = kvm_disk_xml(d, hyper_direct_io(d->path), &xml, e);
 	if (r == 0 && virDomainAttachDeviceFlags(m->dom, xml.data, VIR_DOMAIN_AFFECT_LIVE) < 0)
-		r = kvm_error(m->k, m->conn, e, "attach a disk to", virDomainGetName(m->dom));
+		r = kvm_domain_error(m->k, m->dom, e, "attach a disk to");
 	buf_done(&xml);
 	return r;
 }

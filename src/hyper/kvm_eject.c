@@ -123,7 +123,7 @@ int kvm_eject_finish(const struct kvm_monitor *m, struct error *e)
 
 	if (virDomainGetState(m->dom, &state, &reason, 0) == 0 && state == VIR_DOMAIN_PAUSED &&
 	    reason == VIR_DOMAIN_PAUSED_USER && virDomainResume(m->dom) < 0)
-		return kvm_error(m->k, m->conn, e, "resume", virDomainGetName(m->dom));
+		return kvm_domain_error(m->k, m->dom, e, "resume");
 	return kvm_monitor_run(m, "chardev-remove", json_pack("{s:s}", "id", KVM_EJECT_MARK), NULL, e);
 }
 
@@ -142,7 +142,7 @@ int kvm_eject(const struct kvm_monitor *m, unsigned int port, struct error *e)
 	if (r < 0)
 		return r;
 	if (virDomainSuspend(m->dom) < 0)
-		r = kvm_error(m->k, m->conn, e, "pause", virDomainGetName(m->dom));
+		r = kvm_domain_error(m->k, m->dom, e, "pause");
 	else
 		r = throw_out(m, base, bus, e);
 	undone = kvm_eject_finish(m, r < 0 ? NULL : e);

@@ -74,12 +74,15 @@ struct kvm {
  * NULL: *e says why. */
 virConnectPtr kvm_connect(struct kvm *k, struct error *e);
 /* After a failed call: put libvirt's last error into *e; forget the connection if it broke. Returns
- * -ENOTCONN when the daemon is gone (worth trying again), and else -EREMOTEIO. */
+ * -ENOTCONN when the daemon is gone (worth trying again), -ENOENT when the domain is, and else
+ * -EREMOTEIO. */
 int kvm_error(struct kvm *k, virConnectPtr conn, struct error *e, const char *what,
 	      const char *name);
+/* The same after a call on a domain. (Asking libvirt for the name first would lose the error.) */
+int kvm_domain_error(struct kvm *k, virDomainPtr dom, struct error *e, const char *what);
 
-/* Runs fn on the named domain of ours. Absent: *ret_absent, when the caller has a use for that, or
- * -ENOENT. */
+/* Runs fn on the named domain of ours. Absent: *ret_absent and 0, when the caller has a use for that,
+ * or -ENOENT; also when fn says -ENOENT, since others may undefine the domain at any time. */
 typedef int kvm_domain_fn(struct kvm *k, virConnectPtr conn, virDomainPtr dom, void *ctx,
 			  struct error *e);
 int kvm_on_domain(struct hyper *h, const char *name, bool *ret_absent, kvm_domain_fn *fn, void *ctx,
