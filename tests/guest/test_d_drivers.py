@@ -9,7 +9,8 @@ import pytest
 from lib.cloud import BUILD
 
 
-@pytest.mark.parametrize("program", ["src/hyper/hyper_kvm_guest_test", "src/svc/nc/svc_nc_nc_guest_test"])
+@pytest.mark.parametrize("program", ["src/hyper/hyper_kvm_guest_test", "src/svc/nc/svc_nc_nc_guest_test",
+                                     "src/svc/nc/svc_nc_nc_volume_guest_test"])
 def test_in_c(real_cloud, program):
     done = subprocess.run([BUILD / program], capture_output=True, text=True, timeout=400,
                           env={**os.environ, "MALLEE_GUEST_TESTS": "required"})

@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Volumes and real guests: what is written on one is there wherever it is attached, in its snapshots, and after stops. The guests
 are the two that others use, which are told apart by what their volumes hold."""
+import os
+import signal
 import uuid
+from contextlib import contextmanager
 
 import pytest
 from botocore.exceptions import ClientError
@@ -109,6 +112,39 @@ def test_same_bytes_elsewhere(real_ec2, first, second, new_volume, drop_snapshot
     assert found == written  # a snapshot is of the moment when its request was answered
 
 
+@contextmanager
+def nothing_is_stored(cloud):
+    """Walrus, where snapshots go, stands still."""
+    pid = cloud.kill("walrus", signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def test_attached_before_its_snapshot_is_stored(real_cloud, real_ec2, first, new_volume, drop_snapshots):
+    """A snapshot of a detached volume, which a guest then has and overwrites before any of it was stored."""
+    disk = new_volume(Size=1)
+    path = name_of(disk)
+    attach(real_ec2, first, disk, "/dev/sdf")
+    first.ssh(f"dd if=/dev/urandom of={path} bs=1M count=8 && sync", timeout=120)
+    written = digest(first, path, 8)
+    detach(real_ec2, first, disk)
+    with nothing_is_stored(real_cloud):
+        snapshot = real_ec2.create_snapshot(VolumeId=disk)["SnapshotId"]
+        drop_snapshots.append(snapshot)
+        attach(real_ec2, first, disk, "/dev/sdf")
+        first.ssh(f"dd if=/dev/zero of={path} bs=1M count=8 && sync", timeout=120)
+    wait_snapshot(real_ec2, snapshot)
+    detach(real_ec2, first, disk)
+    copy = new_volume(SnapshotId=snapshot)
+    attach(real_ec2, first, copy, "/dev/sdg")
+    found = digest(first, name_of(copy), 8)
+    detach(real_ec2, first, copy)
+    real_ec2.delete_volume(VolumeId=copy)
+    assert found == written
+
+
 def test_snapshot_is_of_one_moment(real_ec2, first, new_volume, drop_snapshots):
     """ext4, mounted and written to all the while: a volume of the snapshot mounts after its journal has been replayed, and is clean."""
     disk = new_volume(Size=1)
@@ -205,14 +241,17 @@ def test_stop_and_start_keep_all(real_ec2, second, new_volume):
 
 
 def test_image_of_a_running_instance(real_cloud, real_ec2, second):
-    """The guest is shut down for it and comes back by itself; what it had written and not synced is in the image."""
+    """The guest is shut down for it and comes back by itself, before anything was stored; what it had written and not synced is in
+    the image, and not what it writes after."""
     word = uuid.uuid4().hex
     second.ssh(f"echo {word} > /root/word")
     boot_id = second.boot_id()
-    made = real_ec2.create_image(InstanceId=second.id, Name="guest-test")["ImageId"]
-    wait_for("the guest to have been off", lambda: (r := second.ssh("cat /proc/sys/kernel/random/boot_id", check=False))
-             .returncode == 0 and r.stdout.strip() != boot_id, 300, 1)
-    assert state(real_ec2, second.id) == "running"
+    with nothing_is_stored(real_cloud):
+        made = real_ec2.create_image(InstanceId=second.id, Name="guest-test")["ImageId"]
+        wait_for("the guest to have been off", lambda: (r := second.ssh("cat /proc/sys/kernel/random/boot_id", check=False))
+                 .returncode == 0 and r.stdout.strip() != boot_id, 300, 1)
+        assert state(real_ec2, second.id) == "running"
+        second.ssh("echo later > /root/word && sync")
     wait_image(real_ec2, made, timeout_s=300)
     (launched,) = real_ec2.run_instances(ImageId=made, InstanceType="t2.nano", MinCount=1, MaxCount=1, KeyName="guest-test")["Instances"]
     third = type(second)(real_cloud, real_ec2, launched["InstanceId"], second.key)

@@ -335,6 +335,10 @@ static enum nc_step do_open(struct nc_job *j, struct nc_device_job *d)
 		d->dev.tries = 0;
 		return step;
 	}
+	if (step == NC_STEP_WAIT) { /* held: it will not be long */
+		take_reason(j, d);
+		return wait_for(j, TRY_SOON_MS);
+	}
 	if (d->facts.phase == NC_PHASE_STARTING)
 		return open_for_start(j, d, step);
 	d->dev.failed = step == NC_STEP_FAIL;

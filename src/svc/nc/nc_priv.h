@@ -80,6 +80,7 @@ struct nc_volume {
 	int slot;
 	enum nc_volume_state state;
 	bool served; /* the storage controller has opened it for us, and its process was started */
+	bool held;   /* its process was started, perhaps, but no guest may have it yet */
 	bool busy;
 	int64_t due_mono_ms, closing_since_mono_ms;
 	unsigned int attempts;
@@ -311,8 +312,8 @@ void nc_each_volume(struct nc *nc, void (*fn)(struct nc *nc, struct nc_volume *v
 		    void *ctx); /* Lock */
 void nc_each_volume_of(struct nc *nc, const char *instance_id,
 		       void (*fn)(struct nc *nc, struct nc_volume *v, void *ctx), void *ctx); /* Lock */
-/* Opens it for j's instance and has it served. NC_STEP_AGAIN when it is, NC_STEP_RETRY, NC_STEP_FAIL
- * (never); with j->err. */
+/* Opens it for j's instance and has it served. NC_STEP_AGAIN when it is, NC_STEP_WAIT when it is held and no
+ * guest may have it yet, NC_STEP_RETRY, NC_STEP_FAIL (never); with j->err. */
 enum nc_step nc_volume_open(struct nc_job *j, const char *id, int64_t generation);
 /* Marks it to be closed, durably. */
 int nc_volume_close(struct nc *nc, const char *id, struct error *e);

@@ -267,6 +267,32 @@ static void views(struct test *t)
 	ask(t, "BeginView", &begin, "InvalidParameterValue");
 }
 
+/* Held: served to the storage controller and to no guest, and a new node controller knows. */
+static void held(struct test *t)
+{
+	struct volume_begin_view_request begin = {.volume_id = volume_id(t->f, DATA),
+						  .generation = WIRE_INT_OF(1),
+						  .name = "snap-00000000000000004",
+						  .scratch_bytes = WIRE_INT_OF(1 << 20)};
+	struct volume_end_view_request end = {.volume_id = begin.volume_id, .generation = begin.generation, .name = begin.name};
+
+	sc_double_hold(t->sc, DATA, true);
+	have(t, DATA, 3, 1, "attached");
+	apply(t, "running");
+	await_device(t, DATA, "attaching");
+	for (int i = 0; server_of(t, DATA) <= 1; i++) {
+		assert_true(i < 600);
+		usleep(50000);
+	}
+	ask(t, "BeginView", &begin, NULL);
+	fixture_restart_node(t->f);
+	fixture_await(t->f, 1, "running");
+	usleep(1500000);
+	await_device(t, DATA, "attaching");
+	ask(t, "EndView", &end, NULL);
+	sc_double_hold(t->sc, DATA, false);
+}
+
 static void changes(struct test *t)
 {
 	struct volume_describe_volume_request see = {.volume_id = volume_id(t->f, DATA), .generation = WIRE_INT_OF(1)};
@@ -324,8 +350,7 @@ static void test_life(void **state)
 	}
 
 	/* A second volume. This guest never lets go of one. */
-	have(t, DATA, 3, 1, "attached");
-	apply(t, "running");
+	held(t);
 	await_device(t, DATA, "attached");
 	changes(t);
 	have(t, DATA, 3, 1, "detached");

@@ -465,6 +465,41 @@ static void test_busy_with_a_snapshot(void **state)
 	assert_int_equal(records(t), 0);
 }
 
+/* Opened while snapshots of it have yet to be frozen here: no guest gets it before, neither by a plug nor at its start. */
+static void test_held(void **state)
+{
+	struct test *t = *state;
+
+	launch(t);
+	sc_double_hold(t->sc, DATA, true);
+	have(t, DATA, 3, false, 1);
+	apply(t, "running");
+	await_open(t, DATA, true);
+	usleep(700000);
+	assert_true(sc_double_see(t->sc, DATA).opens > 1); /* asked again */
+	assert_string_equal(see(t, DATA)->state, "attaching");
+	assert_non_null(strstr(see(t, DATA)->reason, "frozen"));
+	restart(t);
+	usleep(700000);
+	assert_int_equal(plugged(t), 1);
+	sc_double_hold(t->sc, DATA, false);
+	await_device(t, DATA, "attached");
+	assert_int_equal(plugged(t), 2);
+
+	apply(t, "stopped");
+	fixture_await(t->f, 1, "stopped");
+	await_open(t, ROOT, false);
+	sc_double_hold(t->sc, ROOT, true);
+	apply(t, "running");
+	await_open(t, ROOT, true);
+	await_open(t, DATA, true); /* it does not wait for the root */
+	usleep(700000);
+	assert_string_equal(fixture_observe(t->f, 1)->state, "pending");
+	sc_double_hold(t->sc, ROOT, false);
+	fixture_await(t->f, 1, "running");
+	assert_int_equal(plugged(t), 2);
+}
+
 /* Stopped while a snapshot is read from it, and wanted again: it is not closed at all. */
 static void test_wanted_again(void **state)
 {
@@ -622,6 +657,7 @@ int main(int argc, char **argv)
 	    T(test_guest_stops_itself),
 	    T(test_guest_terminates_itself),
 	    T(test_busy_with_a_snapshot),
+	    T(test_held),
 	    T(test_wanted_again),
 	    T(test_drain),
 	    T(test_crash_and_restart),

@@ -61,6 +61,13 @@ void sc_double_busy(struct sc_double *d, int number, bool busy)
 	pthread_mutex_unlock(&d->lock);
 }
 
+void sc_double_hold(struct sc_double *d, int number, bool held)
+{
+	pthread_mutex_lock(&d->lock);
+	sc_double_volume(d, number)->held = held;
+	pthread_mutex_unlock(&d->lock);
+}
+
 static int open_volume(struct double_volume *v, const struct storage_open_volume_request *in, struct error *e)
 {
 	if (v->refuse)
@@ -90,6 +97,7 @@ int storage_open_volume(void *ctx, struct arena *a, const struct tls_identity *p
 		out->cow = v->cow;
 		out->throttle = v->throttle;
 		out->snap = v->snap;
+		out->held = WIRE_BOOL_OF(v->held);
 		out->files.set = true;
 		out->files.items = (void *)v->files;
 		while (v->files[out->files.count])

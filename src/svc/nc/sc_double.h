@@ -17,6 +17,7 @@ struct double_volume {
 	int opens, releases, closes;
 	const char *refuse; /* a code for OpenVolume; NULL: it may be opened */
 	bool busy;	    /* for ReleaseVolume */
+	bool held;	    /* what OpenVolume answers */
 	const char *back, *cow, *throttle;
 	const char *files[6]; /* NULL-terminated */
 	char snap[256];
@@ -41,6 +42,7 @@ void sc_double_stop(struct sc_double *d);
 struct double_volume sc_double_see(struct sc_double *d, int number);
 void sc_double_refuse(struct sc_double *d, int number, const char *code);
 void sc_double_busy(struct sc_double *d, int number, bool busy);
+void sc_double_hold(struct sc_double *d, int number, bool held);
 /* Made when it is not there; not under the lock. */
 struct double_volume *sc_double_volume(struct sc_double *d, int number);
 const char *volume_id(struct fixture *f, int number);

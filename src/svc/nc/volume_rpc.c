@@ -31,7 +31,7 @@ static int check_open(struct nc *nc, const char *id, int64_t generation, bool ev
 
 	pthread_mutex_lock(&nc->lock);
 	v = nc_volume_find(nc, id);
-	good = nc->keeper && v && v->generation == generation && v->served &&
+	good = nc->keeper && v && v->generation == generation && (v->served || v->held) &&
 	       (v->state == NC_VOLUME_OPEN || (even_closing && v->state == NC_VOLUME_CLOSING));
 	pthread_mutex_unlock(&nc->lock);
 	return good ? 0 : not_open(id, e);

@@ -3,7 +3,7 @@
  * Volumes that are open here. One goes through:
  *
  *   recorded (open) → asked of the storage controller → its answer recorded → files given to the instance's user →
- *   its mallee-blockd started (the keeper records what runs) → served
+ *   its mallee-blockd started (the keeper records what runs) → served; or held, and asked again until it is not
  *   … → recorded as closing → closing.c → closed → forgotten
  *
  * Each step may be cut off and done again: all of them are asked for anew, with the same answer, until `served`. That is what
@@ -297,7 +297,7 @@ static int claim(struct nc_job *j, const char *id, int64_t generation, bool *ret
 }
 
 /* forget: nothing of it is there. */
-static void unclaim(struct nc *nc, const char *id, bool served, bool forget)
+static void unclaim(struct nc *nc, const char *id, bool served, bool held, bool forget)
 {
 	struct nc_volume *v;
 
@@ -305,6 +305,7 @@ static void unclaim(struct nc *nc, const char *id, bool served, bool forget)
 	v = nc_volume_find(nc, id);
 	v->busy = false;
 	v->served = served;
+	v->held = held;
 	if (forget)
 		nc_volume_remove(nc, v);
 	pthread_mutex_unlock(&nc->lock);
@@ -366,6 +367,7 @@ static enum nc_step ask(struct nc_job *j, struct records_node_volume *v)
 	v->snap = out->snap;
 	v->cow = out->cow;
 	v->files = out->files;
+	v->held = out->held;
 	return keep_key(j, v, out->key);
 }
 
@@ -450,11 +452,15 @@ enum nc_step nc_volume_open(struct nc_job *j, const char *id, int64_t generation
 		v->state = nc_volume_state_name(NC_VOLUME_OPEN);
 	}
 	step = open_claimed(j, v);
+	if (step == NC_STEP_AGAIN && v->held.value) {
+		error_set(&j->err, "VolumeNotReady", "volume %s waits until its snapshots are frozen", id);
+		step = NC_STEP_WAIT;
+	}
 	/* Refused for good, at once: there is nothing to close. */
 	bool forget = fresh && step == NC_STEP_FAIL && !v->back && nc_store_forget_volume(j->nc, id, &ignored) == 0;
 	if (step == NC_STEP_AGAIN)
 		log_info("volume open", "volume=%s id=%s generation=%lld", id, j->id, (long long)generation);
-	unclaim(j->nc, id, step == NC_STEP_AGAIN, forget);
+	unclaim(j->nc, id, step == NC_STEP_AGAIN, v->held.value, forget);
 	return step;
 }
 
@@ -558,6 +564,7 @@ static void load_one(struct nc *nc, struct arena *a, const struct records_node_v
 		if (str_eq(rec->state, nc_volume_state_name((enum nc_volume_state)s)))
 			v->state = (enum nc_volume_state)s;
 	v->closing_since_mono_ms = clock_mono_ms();
+	v->held = rec->held.value;
 	if (nc->buffers)
 		mend_buffer(nc, rec);
 }
@@ -611,7 +618,7 @@ static void note_served(struct nc *nc)
 		struct nc_volume *v = nc_volume_find(nc, list[i].id);
 
 		if (v)
-			v->served = !lacks_key(nc, v->id);
+			v->served = !v->held && !lacks_key(nc, v->id);
 		else if (!nc_disk_is_name(list[i].id))
 			log_warn("a volume's process that nobody asked for: left alone", "volume=%s", list[i].id);
 	}

@@ -57,8 +57,7 @@ static int check_ready(const struct sc *sc, const struct sc_volume *v, const str
 		return error_set(e, "VolumeNotReady", "Volume %s is %s%s%.200s", in->volume_id, sc_volume_state_name(rec->state),
 				 rec->reason[0] ? ": " : "", rec->reason);
 	if (!h->instance_id[0] && v->served && !sc->fake)
-		return error_set(e, "VolumeNotReady", "Volume %s is in use by the storage controller: a snapshot is made of it, or it is being "
-				 "filled", in->volume_id);
+		return error_set(e, "VolumeNotReady", "Volume %s is in use by the storage controller, which is letting go of it", in->volume_id);
 	return 0;
 }
 
@@ -129,6 +128,7 @@ static void answer(struct sc *sc, struct arena *a, const struct sc_volume *v, st
 		.snap = s.snap,
 		.cow = s.cow,
 		.files = { .set = true, .count = n, .items = (void *)s.files },
+		.held = WIRE_BOOL_OF(sc_snapshots_to_freeze(sc, v)),
 	};
 }
 
@@ -185,7 +185,7 @@ int storage_open_volume(void *ctx, struct arena *a, const struct tls_identity *p
 	pthread_mutex_lock(&sc->lock);
 	r = check_attachment(v, in, e);
 	if (r == 0) {
-		v->opening_until_mono_ms = clock_mono_ms() + OPENING_MS;
+		v->opening_until_mono_ms = sc->fake ? 0 : clock_mono_ms() + OPENING_MS;
 		r = check_ready(sc, v, in, e);
 	}
 	pthread_mutex_unlock(&sc->lock);
@@ -195,7 +195,9 @@ int storage_open_volume(void *ctx, struct arena *a, const struct tls_identity *p
 		r = record_holder(sc, v, in, e);
 	if (r == 0) {
 		pthread_mutex_lock(&sc->lock);
+		v->opening_until_mono_ms = 0;
 		answer(sc, a, v, out);
+		sc_kick_snapshots(sc, v->item.id); /* those that wait for it */
 		pthread_mutex_unlock(&sc->lock);
 	}
 	sc_give_back(sc, &v->item, true); /* what stands in the way is to go; or there is somebody to be asked now */

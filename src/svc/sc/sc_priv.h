@@ -266,6 +266,8 @@ struct sc_outcome sc_reconcile_snapshot(struct sc *sc, struct sc_snapshot *s, bo
 
 /* Lock. Whether snapshots of it are on their way, and whether one needs a process of our own for it. */
 bool sc_snapshots_active(struct sc *sc, const char *volume_id, bool *ret_need_own);
+/* Lock. Whether some whose time was told already have yet to be frozen where it is open: nobody may write to it before. */
+bool sc_snapshots_to_freeze(struct sc *sc, const struct sc_volume *v);
 
 /* --- stack.c: what a volume is made of --- */
 void sc_volume_path(const struct sc *sc, const char *id, const char *file /* NULL: the folder */, char *out, size_t size);

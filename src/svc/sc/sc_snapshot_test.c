@@ -193,6 +193,51 @@ static void test_of_a_closed_volume(void **state)
 	free(m.now);
 }
 
+/* Frozen by us while nobody had it open, and opened before that is stored: the node gets it, and no guest before it is frozen there. */
+static void test_opened_while_frozen(void **state)
+{
+	struct sc_fixture *f = *state;
+	struct model m = { .f = f, .now = calloc(1, SIZE), .seed = 8 };
+	struct storage_open_volume_response out;
+	char one[ID_LEN], two[ID_LEN];
+	struct error e = { 0 };
+
+	snap_id(1, one);
+	snap_id(2, two);
+	open_volume(&m, 1);
+	scribble(&m, 10);
+	fix_detach(f, V1, 1);
+	f->bucket.unreachable = true;
+	fix_snapshot(f, &(struct fix_snapshot){ .id = one, .volume = V1 });
+	fix_snapshot(f, &(struct fix_snapshot){ .id = two, .volume = V1 });
+	assert_true(fix_until(has_begun, f, one) && fix_until(has_begun, f, two));
+	unsigned char *then = copy(m.now);
+	fix_volume(f, &(struct fix_volume){ .id = V1, .size_bytes = SIZE, .instance = I1, .attachment = 2 });
+	f->node_mute = true; /* it cannot be frozen there yet */
+	fix_attach(f, V1, I1, 2);
+	assert_int_equal(fix_open(f, V1, I1, 2, &out, &e), 0);
+	assert_true(out.held.value);
+	sc_fixture_restart(f);
+	assert_int_equal(fix_open(f, V1, I1, 2, &out, &e), 0);
+	assert_true(out.held.value);
+	f->node_mute = false;
+	for (int i = 0; fix_open(f, V1, I1, 2, &out, &e) || out.held.value; i++) {
+		assert_true(i < 3000);
+		error_clear(&e);
+		usleep(10000);
+	}
+	assert_int_equal(f->begins, 2);
+	scribble(&m, 20); /* the guest's */
+	f->bucket.unreachable = false;
+	fix_await_snapshot(f, one, "completed");
+	fix_await_snapshot(f, two, "completed");
+	check(f, one, then);
+	check(f, two, then);
+	fix_detach(f, V1, 2);
+	free(then);
+	free(m.now);
+}
+
 /* A view dies with its volume's process. */
 static void test_lost_view(void **state)
 {
@@ -396,6 +441,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test_setup_teardown(test_model, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_model_with_restarts, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_of_a_closed_volume, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_opened_while_frozen, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_lost_view, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_full_scratch, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_release, set_up, tear_down),

@@ -13,7 +13,11 @@
  *
  * A view dies with the process that serves its volume. If nobody was told yet when it began it is begun anew, and also if the process
  * was ours, since then nobody has written; else the snapshot has failed.
- */#include <stdarg.h>
+ *
+ * So a volume whose view is in a process of ours can be opened: that process ends, a node serves the volume, and the view is begun
+ * anew there, before the node gives the volume to a guest (OpenVolume's Held).
+ */
+#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -111,6 +115,8 @@ static enum snap_step of_volume(struct snap_job *j)
 		return snap_find_place(j);
 	if (!j->rec.view.begun)
 		return snap_begin_view(j);
+	if (!j->rec.view.node_id[0] && !snap_still_there(j))
+		return snap_forget_view(j);
 	if (!snap_is_turn(j))
 		return snap_wait(j, SNAP_LOOK_MS);
 	return j->heavy ? snap_upload(j) : STEP_HEAVY;

@@ -38,7 +38,8 @@ enum snap_step snap_stored(struct snap_job *j, const struct snap_info *info);
 /* ---- snapshot_view.c ---- */
 enum snap_step snap_find_place(struct snap_job *j);
 enum snap_step snap_begin_view(struct snap_job *j);
-enum snap_step snap_forget_view(struct snap_job *j); /* nobody was told of it: another one may be begun, perhaps elsewhere */
+enum snap_step snap_forget_view(struct snap_job *j); /* nobody was told of it, or wrote since: it is begun anew, perhaps elsewhere */
+bool snap_still_there(struct snap_job *j);           /* who was chosen to serve the view still has the volume */
 /* The snapshot is stored, has failed, or is not wanted: its view is given up. */
 enum snap_step snap_end_view(struct snap_job *j, bool count_from_it);
 

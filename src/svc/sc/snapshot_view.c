@@ -22,9 +22,15 @@ static bool is_here(const struct sc *sc, const struct sc_volume *v)
 	return !v->rec.holder.instance_id[0] || sc->fake;
 }
 
+/* Lock */
+static bool is_opening(const struct sc_volume *v)
+{
+	return v->opening_until_mono_ms > clock_mono_ms();
+}
+
 struct activity {
 	const char *volume;
-	bool here, active, need_own;
+	bool here, opening, active, need_own;
 };
 
 static void note_activity(struct sc *sc, struct sc_item *item, void *ctx)
@@ -36,17 +42,47 @@ static void note_activity(struct sc *sc, struct sc_item *item, void *ctx)
 		return;
 	bool on_its_way = s->rec.state == SC_S_PENDING && !s->rec.stored && !item->deleted;
 	a->active |= on_its_way || s->rec.view.set;
-	a->need_own |= s->rec.view.set ? !s->rec.view.node_id[0] : on_its_way && a->here;
+	bool ours = s->rec.view.set ? !s->rec.view.node_id[0] : on_its_way && a->here;
+	bool beginning = item->busy && s->rec.view.set && !s->rec.view.begun;
+	a->need_own |= ours && (!a->opening || beginning);
 }
 
 bool sc_snapshots_active(struct sc *sc, const char *volume_id, bool *ret_need_own)
 {
 	const struct sc_volume *v = sc_find_volume(sc, volume_id);
-	struct activity a = { .volume = volume_id, .here = v && is_here(sc, v) };
+	struct activity a = { .volume = volume_id, .here = v && is_here(sc, v), .opening = v && is_opening(v) };
 
 	sc_each(sc, note_activity, &a);
 	*ret_need_own = a.need_own;
 	return a.active;
+}
+
+struct freeze_first {
+	const struct sc_volume *volume;
+	bool any;
+};
+
+static void note_unfrozen(struct sc *sc, struct sc_item *item, void *ctx)
+{
+	const struct sc_snapshot *s = sc_snapshot_of(item);
+	struct freeze_first *x = ctx;
+	const struct sc_holder *h = &x->volume->rec.holder;
+	const struct sc_view *w = &s->rec.view;
+
+	if (item->kind != SC_SNAPSHOT || !str_eq(sc_snapshot_spec(s)->volume_id, x->volume->item.id))
+		return;
+	bool told = s->rec.state == SC_S_PENDING && !s->rec.stored && !item->deleted && s->rec.begin_time_ms;
+	bool frozen = w->begun && w->generation == h->generation && str_eq(w->node_id, h->node_id);
+	x->any |= told && !frozen;
+}
+
+bool sc_snapshots_to_freeze(struct sc *sc, const struct sc_volume *v)
+{
+	struct freeze_first x = { .volume = v };
+
+	if (!sc->fake)
+		sc_each(sc, note_unfrozen, &x);
+	return x.any;
 }
 
 static struct sc_place place_of(const struct snap_job *j)
@@ -71,7 +107,7 @@ static enum snap_step choose_place(struct snap_job *j, struct sc_volume *v)
 	if (v->rec.state == SC_V_CREATING)
 		return snap_wait(j, SNAP_LOOK_MS);
 	if (is_here(j->sc, v)) {
-		if (!v->answers)
+		if (!v->answers || is_opening(v))
 			return await_own(j, v);
 		j->rec.view = (struct sc_view){ .set = true };
 	} else {
@@ -102,8 +138,7 @@ enum snap_step snap_find_place(struct snap_job *j)
 	return step;
 }
 
-/* Whether who was chosen still has it. */
-static bool still_there(struct snap_job *j)
+bool snap_still_there(struct snap_job *j)
 {
 	const struct sc_view *w = &j->rec.view;
 	bool there;
@@ -123,7 +158,7 @@ static bool own_answers(struct snap_job *j)
 {
 	pthread_mutex_lock(&j->sc->lock);
 	struct sc_volume *v = sc_find_volume(j->sc, j->spec->volume_id);
-	bool answers = j->rec.view.node_id[0] || (v && v->answers);
+	bool answers = j->rec.view.node_id[0] || (v && v->answers && !is_opening(v));
 	if (v && !answers)
 		sc_kick(j->sc, &v->item);
 	pthread_mutex_unlock(&j->sc->lock);
@@ -160,7 +195,7 @@ static bool is_releasing(struct snap_job *j)
 static enum snap_step not_begun(struct snap_job *j)
 {
 	/* Who has it open must not wait for what does not come about: begun elsewhere, once it is closed. */
-	if (!still_there(j) || is_releasing(j))
+	if (!snap_still_there(j) || is_releasing(j))
 		return snap_forget_view(j);
 	if (str_eq(j->err.code, "InsufficientCapacity") && j->s->scratch_bytes > SCRATCH_LEAST) {
 		j->s->scratch_bytes = MAX_OF(j->s->scratch_bytes / 2, SCRATCH_LEAST);
@@ -177,6 +212,8 @@ enum snap_step snap_begin_view(struct snap_job *j)
 	struct sc_view *v = &j->rec.view;
 	struct sc_view_info info;
 
+	if (!snap_still_there(j))
+		return snap_forget_view(j);
 	if (!own_answers(j))
 		return snap_wait(j, SNAP_LOOK_MS);
 	if (!j->s->scratch_bytes)
@@ -249,7 +286,7 @@ static int rebase_later(struct snap_job *j)
 enum snap_step snap_end_view(struct snap_job *j, bool count_from_it)
 {
 	struct sc_place p = place_of(j);
-	bool there = still_there(j);
+	bool there = snap_still_there(j);
 	int r = 0;
 
 	if (there && !own_answers(j))
