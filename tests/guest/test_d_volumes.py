@@ -114,12 +114,14 @@ def test_same_bytes_elsewhere(real_ec2, first, second, new_volume, drop_snapshot
 
 @contextmanager
 def nothing_is_stored(cloud):
-    """Walrus, where snapshots go, stands still."""
-    pid = cloud.kill("walrus", signal.SIGSTOP)
+    """Walrus, where snapshots go, is dead, and nobody starts it."""
+    supervisor, walrus = cloud.kill("supervisor", signal.SIGSTOP), cloud.pid("walrus")
     try:
+        os.kill(walrus, signal.SIGKILL)
         yield
     finally:
-        os.kill(pid, signal.SIGCONT)
+        os.kill(supervisor, signal.SIGCONT)
+    cloud.wait_restarted("walrus", walrus)
 
 
 def test_attached_before_its_snapshot_is_stored(real_cloud, real_ec2, first, new_volume, drop_snapshots):

@@ -78,6 +78,22 @@ static int set_holder(struct sc *sc, struct sc_volume *v, const struct sc_holder
 	return 0;
 }
 
+static void cancel_upload(struct sc *sc, struct sc_item *item, void *volume_id)
+{
+	const struct sc_snapshot *s = sc_snapshot_of(item);
+
+	if (item->kind == SC_SNAPSHOT && s->writer && s->rec.view.set && !s->rec.view.node_id[0] && str_eq(sc_snapshot_spec(s)->volume_id, volume_id))
+		snap_writer_cancel(s->writer);
+}
+
+/* Lock. Snapshots that were frozen in a process of ours, which has ended: they are frozen anew where the volume is open. */
+static void move_snapshots(struct sc *sc, struct sc_volume *v)
+{
+	if (!sc->fake)
+		sc_each(sc, cancel_upload, v->item.id);
+	sc_kick_snapshots(sc, v->item.id);
+}
+
 static int record_holder(struct sc *sc, struct sc_volume *v, const struct storage_open_volume_request *in, struct error *e)
 {
 	struct sc_volume_record rec = v->rec;
@@ -197,7 +213,7 @@ int storage_open_volume(void *ctx, struct arena *a, const struct tls_identity *p
 		pthread_mutex_lock(&sc->lock);
 		v->opening_until_mono_ms = 0;
 		answer(sc, a, v, out);
-		sc_kick_snapshots(sc, v->item.id); /* those that wait for it */
+		move_snapshots(sc, v);
 		pthread_mutex_unlock(&sc->lock);
 	}
 	sc_give_back(sc, &v->item, true); /* what stands in the way is to go; or there is somebody to be asked now */

@@ -134,6 +134,10 @@ enum snap_step snap_upload(struct snap_job *j)
 		return snap_stored(j, &u.stored);
 	if (j->s->cancel)
 		return STEP_AGAIN;
+	if (!j->rec.view.node_id[0] && !snap_still_there(j)) { /* somebody opened the volume meanwhile */
+		error_clear(&j->err);
+		return snap_forget_view(j);
+	}
 	if (u.lost)
 		return view_lost(j);
 	if (str_eq(j->err.code, "ViewFailed"))
