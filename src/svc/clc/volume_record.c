@@ -79,6 +79,15 @@ void volume_modified(struct records_volume *v, int64_t now_ms)
 	m->end_time = WIRE_TIME_OF(now_ms);
 }
 
+void volume_not_modified(struct records_volume *v, const char *why, int64_t now_ms)
+{
+	struct records_volume_modification *m = v->modification;
+
+	m->state = MODIFICATION_FAILED;
+	m->status_message = why;
+	m->end_time = WIRE_TIME_OF(now_ms);
+}
+
 static int check_room(struct ec2_call *call)
 {
 	int64_t count;

@@ -70,7 +70,7 @@ struct ec2_volume_modification *modification_to_reply(struct arena *a,
 	    .original_volume_type = m->original_volume_type,
 	    .original_throughput = m->original_throughput,
 	    .original_multi_attach_enabled = WIRE_BOOL_OF(false),
-	    .progress = WIRE_INT_OF(volume_is_modifying(v) ? 0 : 100),
+	    .progress = WIRE_INT_OF(str_eq(m->state, MODIFICATION_COMPLETED) ? 100 : 0),
 	    .start_time = m->start_time,
 	    .end_time = m->end_time,
 	};

@@ -63,9 +63,12 @@ struct volume_shape {
 struct volume_shape volume_wanted_shape(const struct records_volume *v);
 #define MODIFICATION_MODIFYING "modifying"
 #define MODIFICATION_COMPLETED "completed"
+#define MODIFICATION_FAILED "failed"
 bool volume_is_modifying(const struct records_volume *v);
 /* The storage controller has done it. */
 void volume_modified(struct records_volume *v, int64_t now_ms);
+/* It cannot do it: the volume stays as it was, which is to be told as a new specification. */
+void volume_not_modified(struct records_volume *v, const char *why, int64_t now_ms);
 
 /* ---- attachments (attachment.c) ---- */
 

@@ -61,6 +61,8 @@ int sc_store_volume(struct sc *sc, const char *id, const struct sc_volume_record
 		.wrapped_key = text(rec->wrapped_key),
 		.filled = WIRE_BOOL_OF(rec->filled),
 		.last_attachment = WIRE_INT_OF(rec->last_attachment),
+		.growing_bytes = WIRE_INT_OF(rec->growing_bytes),
+		.refused_generation = WIRE_INT_OF(rec->refused_generation),
 		.holder = h->instance_id[0] ? &holder : NULL,
 	};
 
@@ -148,6 +150,8 @@ static int parse_volume(const struct records_storage_volume *r, struct sc_volume
 	COPY(rec->wrapped_key, r->wrapped_key);
 	rec->filled = r->filled.value;
 	rec->last_attachment = r->last_attachment.value;
+	rec->growing_bytes = r->growing_bytes.value;
+	rec->refused_generation = r->refused_generation.value;
 	if (!r->holder)
 		return 0;
 	COPY(rec->holder.instance_id, r->holder->instance_id);
@@ -198,7 +202,7 @@ static void enter_volume(struct sc *sc, const char *id, const struct sc_volume_r
 	bool source = spec->snapshot_id && !rec->filled;
 	v->wants_export = source && rec->size_bytes && (rec->state == SC_V_CREATING || rec->state == SC_V_AVAILABLE || rec->state == SC_V_DELETING);
 	if (rec->size_bytes && rec->state != SC_V_DELETED)
-		v->reserved_bytes = rec->size_bytes;
+		v->reserved_bytes = MAX_OF(rec->size_bytes, rec->growing_bytes);
 	v->served = true; /* perhaps: reconciling finds out */
 	sc_show(sc, &v->item);
 	pthread_mutex_unlock(&sc->lock);
