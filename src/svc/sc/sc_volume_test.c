@@ -385,6 +385,62 @@ static void test_from_snapshot(void **state)
 	fix_await_volume(f, V1, "error");
 }
 
+/* Both in one message, as the cloud controller sends them: no worker comes between. */
+static void make_and_delete_source(struct sc_fixture *f)
+{
+	struct storage_volume_spec v = { .volume_id = V1, .generation = WIRE_INT_OF(++f->generation), .wanted = "available", .account_id = "1",
+					 .size_bytes = WIRE_INT_OF(4 * MIB), .snapshot_id = S1, .volume_type = "gp3" };
+	struct storage_snapshot_spec s = { .snapshot_id = S1, .generation = WIRE_INT_OF(++f->generation), .wanted = "deleted", .account_id = "1" };
+	struct storage_apply_storage_request in = { .volumes = { .set = true, .count = 1, .items = &v },
+						    .snapshots = { .set = true, .count = 1, .items = &s } };
+	struct storage_apply_storage_response out = { 0 };
+	struct error e = { 0 };
+
+	assert_int_equal(storage_apply_storage(f->sc, f->arena, NULL, &in, &out, &e), 0);
+}
+
+static bool has_tried(struct sc_fixture *f, const void *arg)
+{
+	pthread_mutex_lock(&f->sc->lock);
+	bool tried = sc_find_volume(f->sc, V1)->item.attempts > 0;
+	pthread_mutex_unlock(&f->sc->lock);
+	return tried;
+}
+
+/* The volume is made all the same: with the deletion before its first look, after one that failed, and after a restart. */
+static void test_deleted_source(void **state)
+{
+	struct sc_fixture *f = *state;
+	static unsigned char data[2 * MIB], back[2 * MIB];
+
+	for (int i = 0; i < 3; i++) {
+		make_source(f, data, sizeof(data));
+		fix_snapshot(f, &(struct fix_snapshot){ .id = S1, .copy_of = "snap-00000000000000009" });
+		fix_await_snapshot(f, S1, "completed");
+		f->bucket.unreachable = i > 0;
+		if (i == 0) {
+			make_and_delete_source(f);
+		} else {
+			fix_volume(f, &(struct fix_volume){ .id = V1, .snapshot = S1, .size_bytes = 4 * MIB });
+			assert_true(fix_until(has_tried, f, NULL));
+			fix_snapshot(f, &(struct fix_snapshot){ .id = S1, .deleted = true });
+		}
+		if (i == 2)
+			sc_fixture_restart(f);
+		f->bucket.unreachable = false;
+		fix_await_volume(f, V1, "available");
+		fix_volume(f, &(struct fix_volume){ .id = V1, .snapshot = S1, .size_bytes = 4 * MIB, .instance = I1, .attachment = i + 1 });
+		fix_attach(f, V1, I1, i + 1);
+		fix_read(f, V1, 0, back, sizeof(back));
+		assert_memory_equal(data, back, sizeof(back));
+		fix_detach(f, V1, i + 1);
+		fix_volume(f, &(struct fix_volume){ .id = V1, .snapshot = S1, .size_bytes = 4 * MIB, .deleted = true });
+		fix_await_volume(f, V1, "deleted");
+		fix_await_snapshot(f, S1, "deleted");
+		fix_forget(f, V1, S1);
+	}
+}
+
 /* Whatever it was doing when it was ended, the next one brings it to its end. */
 static void test_restarts(void **state)
 {
@@ -562,6 +618,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test_setup_teardown(test_growth_keeps_its_room, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_growth_and_limits, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_from_snapshot, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_deleted_source, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_restarts, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_disks, set_up_disks, tear_down_disks),
 	};

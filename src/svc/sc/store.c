@@ -199,8 +199,8 @@ static void enter_volume(struct sc *sc, const char *id, const struct sc_volume_r
 	struct sc_volume *v = sc_volume_of(sc_add(sc, SC_VOLUME, id));
 	v->rec = *rec;
 	sc_set_spec(&v->item, spec);
-	bool source = spec->snapshot_id && !rec->filled;
-	v->wants_export = source && rec->size_bytes && (rec->state == SC_V_CREATING || rec->state == SC_V_AVAILABLE || rec->state == SC_V_DELETING);
+	bool source = spec->snapshot_id && !rec->filled, has_files = rec->state == SC_V_AVAILABLE || rec->state == SC_V_DELETING;
+	v->wants_export = source && (rec->state == SC_V_CREATING || (has_files && rec->size_bytes));
 	if (rec->size_bytes && rec->state != SC_V_DELETED)
 		v->reserved_bytes = MAX_OF(rec->size_bytes, rec->growing_bytes);
 	v->served = true; /* perhaps: reconciling finds out */

@@ -193,7 +193,8 @@ static enum step fail(struct job *j)
 	return STEP_DONE;
 }
 
-/* Marks the source as read by this volume, unless it is on its way out. 1: it is not there yet. */
+/* It can be read, though perhaps it is wanted deleted: it is held for this volume (wants_export) since the specification was heard of,
+ * and the cloud controller tells of a volume before it tells of its source's end. 1: it is not there yet. */
 static int claim_source(struct job *j)
 {
 	const char *id = j->spec->snapshot_id;
@@ -204,7 +205,7 @@ static int claim_source(struct job *j)
 	const struct sc_snapshot *s = sc_find_snapshot(sc, id);
 	if (s && s->rec.state == SC_S_PENDING && !s->rec.stored && !s->item.deleted)
 		r = 1;
-	else if (s && (s->removing || s->item.deleted || s->rec.state == SC_S_DELETED || s->rec.state == SC_S_ERROR))
+	else if (s && (s->removing || (s->item.deleted && !s->rec.stored) || s->rec.state == SC_S_DELETED || s->rec.state == SC_S_ERROR))
 		r = error_set(&j->err, "InvalidSnapshot.NotFound", "The snapshot %s does not exist.", id);
 	else
 		j->v->wants_export = true;
