@@ -39,6 +39,18 @@ def test_volume_of_a_snapshot(ec2, make_volume, make_snapshot, zone):
     assert error_code(e) == "InvalidParameterValue"
 
 
+def test_of_a_volume_that_grows(ec2, make_volume, make_snapshot):
+    """Whichever is first: it says how large it is, and a volume can be made of it."""
+    for _ in range(4):
+        v = make_volume()
+        ec2.modify_volume(VolumeId=v, Size=2)
+        s = make_snapshot(v)
+        size = ebs.snapshot(ec2, s)["VolumeSize"]
+        assert size in (1, 2) and ebs.volume(ec2, make_volume(SnapshotId=s))["Size"] == size
+        ebs.wait_modified(ec2, v)
+        assert ebs.snapshot(ec2, make_snapshot(v))["VolumeSize"] == 2
+
+
 def test_outlives_its_volume(ec2, make_volume, make_snapshot, zone):
     v = ec2.create_volume(AvailabilityZone=zone, Size=1)["VolumeId"]
     ebs.wait(ec2, "volume_available", VolumeIds=[v])

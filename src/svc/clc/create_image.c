@@ -370,13 +370,15 @@ static int fail(struct ec2_call *call, struct records_image *image, const char *
 	return image_release_instance(call, image);
 }
 
-/* Snapshots by how far they are; *ret_why: why there can be no image. */
-static int look_at_snapshots(struct ec2_call *call, const struct records_image *image,
+/* Snapshots by how far they are; *ret_why: why there can be no image. A volume may have grown until its snapshot was begun: so
+ * then does the image's. */
+static int look_at_snapshots(struct ec2_call *call, struct records_image *image,
 			     bool *ret_begun, bool *ret_completed, const char **ret_why)
 {
 	*ret_begun = *ret_completed = true;
 	for (size_t i = 0; i < image->block_devices.count; i++) {
-		const char *id = image->block_devices.items[i].snapshot_id;
+		struct records_image_block_device *d = &image->block_devices.items[i];
+		const char *id = d->snapshot_id;
 		struct record rec;
 
 		if (!id)
@@ -392,6 +394,8 @@ static int look_at_snapshots(struct ec2_call *call, const struct records_image *
 						s ? "failed" : "is gone",
 						s && s->state_message ? ": " : "",
 						s && s->state_message ? s->state_message : "");
+		if (s && d->size_gib.value < s->volume_size_gib.value)
+			d->size_gib = s->volume_size_gib;
 		*ret_completed = *ret_completed && state == SNAPSHOT_COMPLETED;
 		*ret_begun = *ret_begun && (state == SNAPSHOT_COMPLETED || (s && s->begin_time.set));
 	}

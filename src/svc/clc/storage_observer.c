@@ -204,7 +204,8 @@ static bool take_progress(const struct storage_snapshot_observed *seen, struct r
 		s->progress = seen->progress;
 	if (seen->data_bytes.set)
 		s->data_bytes = seen->data_bytes;
-	if (seen->size_bytes.set && !s->volume_size_gib.value)
+	/* Of an import known only now; and a volume may have grown since the snapshot was asked for. */
+	if (seen->size_bytes.set)
 		s->volume_size_gib =
 		    WIRE_INT_OF((seen->size_bytes.value + (INT64_C(1) << 30) - 1) >> 30);
 	return before.begin_time.set != s->begin_time.set ||

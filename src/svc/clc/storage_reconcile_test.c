@@ -574,6 +574,25 @@ static void snapshot_goes_its_way(void **state)
 	assert_true(was_forgotten(b, s));
 }
 
+/* Asked for while the volume grew, and begun when it had: as large as what it was made of. */
+static void snapshot_is_as_large_as_its_volume_was(void **state)
+{
+	struct both *b = *state;
+	const char *v = fixture_volume(b->f, 4);
+
+	assert_string_equal(call(b, "Action=ModifyVolume&Size=8&VolumeId=", v), "");
+	const char *s = made(b, arena_printf(b->f->arena, "Action=CreateSnapshot&VolumeId=%s", v), "snapshotId");
+	struct storage_snapshot_observed *seen = fixture_report_snapshot(b->f, s, "pending");
+	seen->begin_time = WIRE_TIME_OF(1000);
+	seen->size_bytes = WIRE_INT_OF(INT64_C(8) << 30);
+	observe(b);
+	assert_int_equal(fixture_get_snapshot(b->f, s)->volume_size_gib.value, 8);
+	fixture_report_snapshot(b->f, s, "completed")->size_bytes = WIRE_INT_OF(INT64_C(8) << 30);
+	observe(b);
+	assert_string_equal(made(b, arena_printf(b->f->arena, "Action=CreateVolume&AvailabilityZone=%s&SnapshotId=%s", b->f->clc.zone, s), "size"),
+			    "8");
+}
+
 static void failed_snapshot_says_why(void **state)
 {
 	struct both *b = *state;
@@ -695,6 +714,7 @@ int main(void)
 	    TEST(modification_ends_when_it_is_in_force),
 	    TEST(modification_that_is_refused_has_failed),
 	    TEST(snapshot_goes_its_way),
+	    TEST(snapshot_is_as_large_as_its_volume_was),
 	    TEST(failed_snapshot_says_why),
 	    TEST(import_is_told_where_it_lies),
 	    TEST(copy_is_told_of_what),
