@@ -97,6 +97,24 @@ int image_release_instance(struct ec2_call *call, struct records_image *image)
 	return instance_put(call, i, true);
 }
 
+/* Told before the guest is taken off for it. */
+static int check_pending(struct ec2_call *call, const struct records_image *image)
+{
+	int r = 0;
+
+	for (size_t i = 0; r >= 0 && i < image->block_devices.count; i++) {
+		const char *id = image->block_devices.items[i].volume_id;
+		struct records_volume *v;
+
+		if (!id)
+			continue;
+		r = ec2_get(call, KIND_VOLUME, id, &v);
+		if (r >= 0)
+			r = snapshot_check_pending(call, v);
+	}
+	return r;
+}
+
 static int hold_off(struct ec2_call *call, struct records_instance *i, struct records_image *image)
 {
 	if (i->held_off_for)
@@ -104,6 +122,9 @@ static int hold_off(struct ec2_call *call, struct records_instance *i, struct re
 				 "The instance '%s' is off for the image %s: try again when that has "
 				 "its snapshots",
 				 i->instance_id, i->held_off_for);
+	int r = check_pending(call, image);
+	if (r < 0)
+		return r;
 	i->held_off_for = image->image_id;
 	image->create_phase = CREATE_STOPPING;
 	return instance_put(call, i, true);

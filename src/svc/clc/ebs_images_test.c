@@ -298,6 +298,22 @@ static void create_without_reboot(void **state)
 	steps(f, id);
 }
 
+/* With a reboot too, and then before the guest goes off. */
+static void create_with_snapshots_pending(void **state)
+{
+	_cleanup_(buf_done) struct buf reply = BUF_INIT;
+	struct fixture *f = *state;
+	const char *instance = an_instance(f);
+	const char *v = fixture_instance(f, instance)->block_devices.items[1].volume_id;
+
+	for (int n = 0; n < LIMIT_PENDING_SNAPSHOTS_PER_VOLUME; n++)
+		assert_string_equal(call(f, &reply, "Action=CreateSnapshot&VolumeId=%s", v), "");
+	for (int reboot = 0; reboot < 2; reboot++)
+		assert_string_equal(call(f, &reply, "Action=CreateImage&Name=many&NoReboot=%s&InstanceId=%s", reboot ? "false" : "true", instance),
+				    "ConcurrentSnapshotLimitExceeded");
+	assert_null(fixture_instance(f, instance)->held_off_for);
+}
+
 /* A volume that was still growing: its snapshot has what it had grown to, and the image can be launched. */
 static void create_of_a_growing_volume(void **state)
 {
@@ -475,6 +491,7 @@ int main(void)
 	    TEST(import_task),
 	    TEST(create_without_reboot),
 	    TEST(create_of_a_growing_volume),
+	    TEST(create_with_snapshots_pending),
 	    TEST(create_with_reboot),
 	    TEST(old_report_makes_no_snapshot),
 	    TEST(failed_snapshot_fails_the_image),

@@ -119,9 +119,11 @@ struct snapshot_wish {
 	bool encrypted; /* of an import or a copy: asked for */
 };
 /* IncorrectState (the volume or the source is not such that it can be had),
- * InvalidParameterValue, SnapshotLimitExceeded. */
+ * InvalidParameterValue, SnapshotLimitExceeded, ConcurrentSnapshotLimitExceeded. */
 int snapshot_plan(struct ec2_call *call, const struct snapshot_wish *w,
 		  struct records_snapshot **ret);
+/* ConcurrentSnapshotLimitExceeded when so many snapshots of it are pending that there can be no more. */
+int snapshot_check_pending(struct ec2_call *call, const struct records_volume *v);
 int snapshot_put(struct ec2_call *call, struct records_snapshot *s, bool spec_changed);
 int snapshot_store(struct clc *c, struct records_snapshot *s, bool spec_changed, struct error *e);
 /* As ec2_get() words its errors: the caller's own, or one that it may make volumes of (with `own`
