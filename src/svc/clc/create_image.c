@@ -176,6 +176,7 @@ static int list_devices(struct ec2_call *call, const struct records_instance *i,
 		    .iops = str_eq(v->volume_type, "gp2") ? (struct wire_int){0} : v->iops,
 		    .throughput = v->throughput,
 		    .encrypted = v->encrypted,
+		    .kms_key_id = v->kms_key_id,
 		    .delete_on_termination = d->delete_on_termination,
 		};
 	}
@@ -296,8 +297,8 @@ int ec2_create_image(struct ec2_call *call, const struct ec2_create_image_reques
 
 /* ---- CopyImage ---- */
 
-static int copy_snapshot(struct ec2_call *call, const struct records_image *from,
-			 const struct records_image *to, bool encrypted,
+static int copy_snapshot(struct ec2_call *call, const struct ec2_copy_image_request *in,
+			 const struct records_image *from, const struct records_image *to,
 			 struct records_image_block_device *d)
 {
 	struct records_snapshot *s;
@@ -312,7 +313,8 @@ static int copy_snapshot(struct ec2_call *call, const struct records_image *from
 	r = snapshot_plan(call,
 			  &(struct snapshot_wish){
 			      .copy_of = rec.value,
-			      .encrypted = encrypted,
+			      .encrypted = in->encrypted.value,
+			      .kms_key_id = in->kms_key_id,
 			      .description = arena_printf(call->arena,
 							  "Copied for DestinationAmi %s from SourceAmi %s "
 							  "for SourceSnapshot %s",
@@ -322,6 +324,7 @@ static int copy_snapshot(struct ec2_call *call, const struct records_image *from
 		return r;
 	d->snapshot_id = s->snapshot_id;
 	d->encrypted = s->encrypted;
+	d->kms_key_id = s->kms_key_id;
 	return snapshot_put(call, s, true);
 }
 
@@ -371,7 +374,7 @@ int ec2_copy_image(struct ec2_call *call, const struct ec2_copy_image_request *i
 	image.block_devices = image_devices_copy(call->arena, &from->block_devices);
 	for (size_t i = 0; r == 0 && i < image.block_devices.count; i++)
 		if (image.block_devices.items[i].snapshot_id)
-			r = copy_snapshot(call, from, &image, in->encrypted.value, &image.block_devices.items[i]);
+			r = copy_snapshot(call, in, from, &image, &image.block_devices.items[i]);
 	if (r == 0)
 		r = image_put_new(call, &image);
 	if (r == 0)

@@ -86,6 +86,7 @@ static int make(struct ec2_call *call, const struct ec2_create_volume_request *i
 	    .iops = in->iops.value,
 	    .mib_per_s = in->throughput.value,
 	    .encrypted = in->encrypted.value,
+	    .kms_key_id = in->kms_key_id,
 	};
 	struct shared_tag_list tags;
 	int r = ec2_tags_from_specs(call, &in->tag_specifications, taggable, "volume", &tags);
@@ -140,6 +141,6 @@ int ec2_create_volume(struct ec2_call *call, const struct ec2_create_volume_requ
 	if (r >= 0)
 		r = ec2_commit(call);
 	if (r >= 0)
-		*out = volume_to_reply(call->arena, v, instance, tags_to_reply(call->arena, &tags));
+		*out = volume_to_reply(call, v, instance, tags_to_reply(call->arena, &tags));
 	return r;
 }

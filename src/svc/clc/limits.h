@@ -27,6 +27,7 @@ enum clc_limit {
 	LIMIT_DEVICES_PER_INSTANCE = 16, /* slots; the first one is the boot disk's */
 	LIMIT_DEVICE_NAME_CHARS = 32,
 	LIMIT_DESCRIPTION_CHARS = 255,
+	LIMIT_KEY_ARN_CHARS = 2048, /* KmsKeyId */
 	LIMIT_SHARED_USERS = 1000, /* accounts that one snapshot is shared with */
 };
 

@@ -178,8 +178,10 @@ int snapshot_plan(struct ec2_call *call, const struct snapshot_wish *w,
 	    .import_location = w->import_location,
 	    .copy_of = w->copy_of ? w->copy_of->snapshot_id : NULL,
 	};
-	if (encrypted)
+	if (encrypted) {
 		s->encrypted = WIRE_BOOL_OF(true);
+		s->kms_key_id = encryption_named_key(w->kms_key_id, w->volume ? w->volume->kms_key_id : NULL);
+	}
 	*ret = s;
 	return 0;
 }

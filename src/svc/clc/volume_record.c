@@ -103,7 +103,7 @@ static int check_room(struct ec2_call *call)
 
 /* The size, and that what it begins as fits into it. */
 static int plan_size(struct ec2_call *call, const struct volume_wish *w, int64_t *ret_gib,
-		     bool *ret_encrypted)
+		     bool *ret_encrypted, const char **ret_key)
 {
 	struct records_snapshot *s;
 	enum snapshot_state unused;
@@ -124,6 +124,7 @@ static int plan_size(struct ec2_call *call, const struct volume_wish *w, int64_t
 		return ec2_error(call, "IncorrectState", "Snapshot is in invalid state - %s",
 				 s->state);
 	*ret_encrypted = s->encrypted.value;
+	*ret_key = s->kms_key_id;
 	*ret_gib = w->size_gib ? w->size_gib : s->volume_size_gib.value;
 	if (*ret_gib < s->volume_size_gib.value)
 		return ec2_error(call, "InvalidParameterValue",
@@ -159,9 +160,10 @@ int volume_plan(struct ec2_call *call, const struct volume_wish *w, struct recor
 	char id[ID_LEN];
 	int64_t gib = 0;
 	bool source_encrypted = false, encrypted = false;
+	const char *source_key = NULL;
 	int r;
 
-	r = plan_size(call, w, &gib, &source_encrypted);
+	r = plan_size(call, w, &gib, &source_encrypted, &source_key);
 	if (r >= 0)
 		r = encryption_wanted(call, w->encrypted, source_encrypted, &encrypted);
 	if (r >= 0)
@@ -184,8 +186,10 @@ int volume_plan(struct ec2_call *call, const struct volume_wish *w, struct recor
 	    .wanted = WANTED_AVAILABLE,
 	    .generation = WIRE_INT_OF(0),
 	};
-	if (encrypted)
+	if (encrypted) {
 		v->encrypted = WIRE_BOOL_OF(true);
+		v->kms_key_id = encryption_named_key(w->kms_key_id, source_key);
+	}
 	if (limits.shown_iops)
 		v->iops = WIRE_INT_OF((int64_t)limits.shown_iops);
 	if (limits.shown_mib_per_s)

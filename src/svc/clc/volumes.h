@@ -35,6 +35,7 @@ struct volume_wish {
 	const char *snapshot_id;
 	int64_t size_gib, iops, mib_per_s;
 	bool encrypted;	/* asked for; it may be without */
+	const char *kms_key_id;
 	bool of_image; /* the snapshot is one of an image that the caller may launch: it need not
 			  be the caller's to use */
 };
@@ -103,7 +104,7 @@ int devices_observe(struct clc *c, struct arena *a, const struct shared_instance
 /* As replies show them (volume_reply.c). i: the instance that has it, or NULL. */
 struct ec2_volume_attachment attachment_to_reply(const struct records_instance *i,
 						 const struct records_instance_block_device *d);
-struct ec2_volume volume_to_reply(struct arena *a, const struct records_volume *v,
+struct ec2_volume volume_to_reply(struct ec2_call *call, const struct records_volume *v,
 				  const struct records_instance *i, struct ec2_tag_list tags);
 struct ec2_volume_modification *modification_to_reply(struct arena *a,
 						      const struct records_volume *v);
@@ -117,6 +118,7 @@ struct snapshot_wish {
 	const struct records_snapshot *copy_of;
 	const char *description;
 	bool encrypted; /* of an import or a copy: asked for */
+	const char *kms_key_id;
 };
 /* IncorrectState (the volume or the source is not such that it can be had),
  * InvalidParameterValue, SnapshotLimitExceeded, ConcurrentSnapshotLimitExceeded. */
@@ -138,7 +140,7 @@ enum snapshot_state snapshot_state_of(const struct records_snapshot *s);
 bool snapshot_visible(const struct records_snapshot *s, const char *account_id);
 /* Ask for its end within a transaction: hidden from now on, its tags forgotten. */
 int snapshot_drop(struct ec2_call *call, struct records_snapshot *s);
-struct ec2_snapshot snapshot_to_reply(struct arena *a, const struct records_snapshot *s,
+struct ec2_snapshot snapshot_to_reply(struct ec2_call *call, const struct records_snapshot *s,
 				      struct ec2_tag_list tags);
 
 #endif
