@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Volumes of instances by boto3 and `aws`: attached, shown, detached, gone with the instance or not. The fake driver's guests
 take every volume and let go of it when they are asked."""
+import uuid
+
 import pytest
 from botocore.exceptions import ClientError
 from lib import ebs
@@ -140,6 +142,15 @@ def test_root_of_a_stopped_instance(ec2, ebs_running):
     wait_state(ec2, ebs_running, "terminated")
     ebs.wait(ec2, "volume_available", VolumeIds=[v])  # who attaches a volume by hand keeps it
     ec2.delete_volume(VolumeId=v)
+
+
+def test_made_again_by_its_token(ec2, running, make_volume, zone):
+    token = uuid.uuid4().hex
+    v = make_volume(ClientToken=token)
+    ec2.attach_volume(VolumeId=v, InstanceId=running, Device="/dev/sdf")
+    again = ec2.create_volume(AvailabilityZone=zone, Size=1, ClientToken=token)
+    assert (again["VolumeId"], again["State"]) == (v, "in-use")
+    assert [(a["InstanceId"], a["Device"]) for a in again["Attachments"]] == [(running, "/dev/sdf")]
 
 
 def test_modified_while_attached(ec2, running, make_volume):

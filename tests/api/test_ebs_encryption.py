@@ -138,6 +138,19 @@ def test_types_say_so(ec2):
     assert found["EbsInfo"]["EncryptionSupport"] == "supported"
 
 
+def test_the_key_is_shown(ec2, make_volume, make_snapshot):
+    """As it was given, which who compares it relies on; else as an ARN that is taken."""
+    plain = make_volume()
+    assert "KmsKeyId" not in ebs.volume(ec2, plain) and "KmsKeyId" not in ebs.snapshot(ec2, make_snapshot(plain))
+    own = ebs.volume(ec2, make_volume(Encrypted=True))["KmsKeyId"]
+    assert own.startswith(f"arn:aws:kms:{ec2.meta.region_name}:") and own.endswith(":alias/aws/ebs")
+    given = "arn:aws:kms:eu-west-1:123456789012:alias/aws/ebs"
+    for key in (own, given):
+        v = make_volume(Encrypted=True, KmsKeyId=key)
+        assert ebs.volume(ec2, v)["KmsKeyId"] == key
+        assert ebs.snapshot(ec2, make_snapshot(v))["KmsKeyId"] == key
+
+
 def test_other_keys_are_refused(ec2, zone):
     assert code_of(lambda: ec2.create_volume(AvailabilityZone=zone, Size=1, Encrypted=True, KmsKeyId="alias/mine")) == "InvalidParameterValue"
     assert code_of(lambda: ec2.create_volume(AvailabilityZone=zone, Size=1, KmsKeyId="alias/aws/ebs")) == "InvalidParameterDependency"

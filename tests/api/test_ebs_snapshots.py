@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Snapshots by boto3 and `aws`: made, shown, shared, copied, made volumes of, deleted."""
+import signal
 import uuid
 
 import pytest
@@ -37,6 +38,36 @@ def test_volume_of_a_snapshot(ec2, make_volume, make_snapshot, zone):
     with pytest.raises(ClientError) as e:
         ec2.create_volume(AvailabilityZone=zone, SnapshotId=s, Size=1)
     assert error_code(e) == "InvalidParameterValue"
+
+
+def test_of_a_volume_that_grows(ec2, make_volume, make_snapshot):
+    """Whichever is first: it says how large it is, and a volume can be made of it."""
+    for _ in range(4):
+        v = make_volume()
+        ec2.modify_volume(VolumeId=v, Size=2)
+        s = make_snapshot(v)
+        size = ebs.snapshot(ec2, s)["VolumeSize"]
+        assert size in (1, 2) and ebs.volume(ec2, make_volume(SnapshotId=s))["Size"] == size
+        ebs.wait_modified(ec2, v)
+        assert ebs.snapshot(ec2, make_snapshot(v))["VolumeSize"] == 2
+
+
+def test_few_are_pending_at_once(cloud, ec2, make_volume):
+    v = make_volume()
+    cloud.kill("walrus", signal.SIGSTOP)  # nothing is completed
+    try:
+        made = [ec2.create_snapshot(VolumeId=v)["SnapshotId"] for _ in range(5)]
+        with pytest.raises(ClientError) as e:
+            ec2.create_snapshot(VolumeId=v)
+        assert error_code(e) == "ConcurrentSnapshotLimitExceeded"
+    finally:
+        cloud.kill("walrus", signal.SIGCONT)
+    for s in made:
+        ebs.wait_snapshot(ec2, s)
+    made.append(ec2.create_snapshot(VolumeId=v)["SnapshotId"])
+    ebs.wait_snapshot(ec2, made[-1])
+    for s in made:
+        ec2.delete_snapshot(SnapshotId=s)
 
 
 def test_outlives_its_volume(ec2, make_volume, make_snapshot, zone):

@@ -97,6 +97,24 @@ int image_release_instance(struct ec2_call *call, struct records_image *image)
 	return instance_put(call, i, true);
 }
 
+/* Told before the guest is taken off for it. */
+static int check_pending(struct ec2_call *call, const struct records_image *image)
+{
+	int r = 0;
+
+	for (size_t i = 0; r >= 0 && i < image->block_devices.count; i++) {
+		const char *id = image->block_devices.items[i].volume_id;
+		struct records_volume *v;
+
+		if (!id)
+			continue;
+		r = ec2_get(call, KIND_VOLUME, id, &v);
+		if (r >= 0)
+			r = snapshot_check_pending(call, v);
+	}
+	return r;
+}
+
 static int hold_off(struct ec2_call *call, struct records_instance *i, struct records_image *image)
 {
 	if (i->held_off_for)
@@ -104,6 +122,9 @@ static int hold_off(struct ec2_call *call, struct records_instance *i, struct re
 				 "The instance '%s' is off for the image %s: try again when that has "
 				 "its snapshots",
 				 i->instance_id, i->held_off_for);
+	int r = check_pending(call, image);
+	if (r < 0)
+		return r;
 	i->held_off_for = image->image_id;
 	image->create_phase = CREATE_STOPPING;
 	return instance_put(call, i, true);
@@ -155,6 +176,7 @@ static int list_devices(struct ec2_call *call, const struct records_instance *i,
 		    .iops = str_eq(v->volume_type, "gp2") ? (struct wire_int){0} : v->iops,
 		    .throughput = v->throughput,
 		    .encrypted = v->encrypted,
+		    .kms_key_id = v->kms_key_id,
 		    .delete_on_termination = d->delete_on_termination,
 		};
 	}
@@ -275,8 +297,8 @@ int ec2_create_image(struct ec2_call *call, const struct ec2_create_image_reques
 
 /* ---- CopyImage ---- */
 
-static int copy_snapshot(struct ec2_call *call, const struct records_image *from,
-			 const struct records_image *to, bool encrypted,
+static int copy_snapshot(struct ec2_call *call, const struct ec2_copy_image_request *in,
+			 const struct records_image *from, const struct records_image *to,
 			 struct records_image_block_device *d)
 {
 	struct records_snapshot *s;
@@ -291,7 +313,8 @@ static int copy_snapshot(struct ec2_call *call, const struct records_image *from
 	r = snapshot_plan(call,
 			  &(struct snapshot_wish){
 			      .copy_of = rec.value,
-			      .encrypted = encrypted,
+			      .encrypted = in->encrypted.value,
+			      .kms_key_id = in->kms_key_id,
 			      .description = arena_printf(call->arena,
 							  "Copied for DestinationAmi %s from SourceAmi %s "
 							  "for SourceSnapshot %s",
@@ -301,6 +324,7 @@ static int copy_snapshot(struct ec2_call *call, const struct records_image *from
 		return r;
 	d->snapshot_id = s->snapshot_id;
 	d->encrypted = s->encrypted;
+	d->kms_key_id = s->kms_key_id;
 	return snapshot_put(call, s, true);
 }
 
@@ -350,7 +374,7 @@ int ec2_copy_image(struct ec2_call *call, const struct ec2_copy_image_request *i
 	image.block_devices = image_devices_copy(call->arena, &from->block_devices);
 	for (size_t i = 0; r == 0 && i < image.block_devices.count; i++)
 		if (image.block_devices.items[i].snapshot_id)
-			r = copy_snapshot(call, from, &image, in->encrypted.value, &image.block_devices.items[i]);
+			r = copy_snapshot(call, in, from, &image, &image.block_devices.items[i]);
 	if (r == 0)
 		r = image_put_new(call, &image);
 	if (r == 0)
@@ -370,13 +394,15 @@ static int fail(struct ec2_call *call, struct records_image *image, const char *
 	return image_release_instance(call, image);
 }
 
-/* Snapshots by how far they are; *ret_why: why there can be no image. */
-static int look_at_snapshots(struct ec2_call *call, const struct records_image *image,
+/* Snapshots by how far they are; *ret_why: why there can be no image. A volume may have grown until its snapshot was begun: so
+ * then does the image's. */
+static int look_at_snapshots(struct ec2_call *call, struct records_image *image,
 			     bool *ret_begun, bool *ret_completed, const char **ret_why)
 {
 	*ret_begun = *ret_completed = true;
 	for (size_t i = 0; i < image->block_devices.count; i++) {
-		const char *id = image->block_devices.items[i].snapshot_id;
+		struct records_image_block_device *d = &image->block_devices.items[i];
+		const char *id = d->snapshot_id;
 		struct record rec;
 
 		if (!id)
@@ -392,6 +418,8 @@ static int look_at_snapshots(struct ec2_call *call, const struct records_image *
 						s ? "failed" : "is gone",
 						s && s->state_message ? ": " : "",
 						s && s->state_message ? s->state_message : "");
+		if (s && d->size_gib.value < s->volume_size_gib.value)
+			d->size_gib = s->volume_size_gib;
 		*ret_completed = *ret_completed && state == SNAPSHOT_COMPLETED;
 		*ret_begun = *ret_begun && (state == SNAPSHOT_COMPLETED || (s && s->begin_time.set));
 	}

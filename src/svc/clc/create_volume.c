@@ -86,6 +86,7 @@ static int make(struct ec2_call *call, const struct ec2_create_volume_request *i
 	    .iops = in->iops.value,
 	    .mib_per_s = in->throughput.value,
 	    .encrypted = in->encrypted.value,
+	    .kms_key_id = in->kms_key_id,
 	};
 	struct shared_tag_list tags;
 	int r = ec2_tags_from_specs(call, &in->tag_specifications, taggable, "volume", &tags);
@@ -102,9 +103,24 @@ static int make(struct ec2_call *call, const struct ec2_create_volume_request *i
 	return r;
 }
 
+/* What has it meanwhile, if it was made by an earlier request; NULL: nothing. */
+static int find_instance(struct ec2_call *call, const struct records_volume *v,
+			 const struct records_instance **ret)
+{
+	struct record rec;
+
+	if (!v->instance_id)
+		return 0;
+	int r = record_get(call->clc, call->arena, KIND_INSTANCE, v->instance_id, &rec, &call->error);
+	if (r >= 0)
+		*ret = rec.value;
+	return r == -ENOENT ? 0 : r;
+}
+
 int ec2_create_volume(struct ec2_call *call, const struct ec2_create_volume_request *in,
 		      struct ec2_volume *out)
 {
+	const struct records_instance *instance = NULL;
 	struct records_volume *v = NULL;
 	struct shared_tag_list tags;
 	const char *digest = NULL;
@@ -121,8 +137,10 @@ int ec2_create_volume(struct ec2_call *call, const struct ec2_create_volume_requ
 	if (r >= 0)
 		r = tags_get(call->clc, call->arena, v->volume_id, &tags, &call->error);
 	if (r >= 0)
+		r = find_instance(call, v, &instance);
+	if (r >= 0)
 		r = ec2_commit(call);
 	if (r >= 0)
-		*out = volume_to_reply(call->arena, v, NULL, tags_to_reply(call->arena, &tags));
+		*out = volume_to_reply(call, v, instance, tags_to_reply(call->arena, &tags));
 	return r;
 }

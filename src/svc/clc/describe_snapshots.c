@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "base/text.h"
 #include "gen/ec2_handlers.h"
+#include "svc/clc/ebs_encryption.h"
 #include "svc/clc/filters.h"
 #include "svc/clc/volumes.h"
 
@@ -26,14 +27,15 @@ static const struct filter_table table = {
     .count = ARRAY_SIZE(fields),
 };
 
-struct ec2_snapshot snapshot_to_reply(struct arena *a, const struct records_snapshot *s,
+struct ec2_snapshot snapshot_to_reply(struct ec2_call *call, const struct records_snapshot *s,
 				      struct ec2_tag_list tags)
 {
 	return (struct ec2_snapshot){
 	    .description = s->description ? s->description : "",
 	    .encrypted = WIRE_BOOL_OF(s->encrypted.value),
+	    .kms_key_id = encryption_key_shown(call, s->account_id, &s->encrypted, s->kms_key_id),
 	    .owner_id = s->account_id,
-	    .progress = arena_printf(a, "%lld%%", (long long)s->progress.value),
+	    .progress = arena_printf(call->arena, "%lld%%", (long long)s->progress.value),
 	    .snapshot_id = s->snapshot_id,
 	    .start_time = s->start_time,
 	    .state = s->state,
@@ -153,7 +155,7 @@ static int select_items(struct ec2_call *call, const struct ec2_describe_snapsho
 		r = read_tags(call, index, s, &tags);
 		if (r < 0)
 			return r;
-		out->items[out->count] = snapshot_to_reply(call->arena, s, tags);
+		out->items[out->count] = snapshot_to_reply(call, s, tags);
 		if (filter_set_match(f, &out->items[out->count], NULL) &&
 		    page_take(page, l->items[n].seq))
 			out->count++;

@@ -115,10 +115,8 @@ static const struct filter_table volume_filters = {
 static int select_volumes(struct reader *rd, struct record_list *l, const struct filter_set *f,
 			  struct page *page, struct ec2_volume_list *out)
 {
-	struct arena *a = rd->call->arena;
-
 	out->set = true;
-	out->items = arena_new_array(a, struct ec2_volume, l->count);
+	out->items = arena_new_array(rd->call->arena, struct ec2_volume, l->count);
 	for (size_t n = 0; n < l->count && !page->more; n++) {
 		const struct records_volume *v;
 		const struct records_instance *i = NULL;
@@ -133,7 +131,7 @@ static int select_volumes(struct reader *rd, struct record_list *l, const struct
 			r = read_tags(rd, v->volume_id, &tags);
 		if (r < 0)
 			return r;
-		out->items[out->count] = volume_to_reply(a, v, i, tags);
+		out->items[out->count] = volume_to_reply(rd->call, v, i, tags);
 		if (filter_set_match(f, &out->items[out->count], NULL) &&
 		    page_take(page, l->items[n].seq))
 			out->count++;

@@ -1,10 +1,32 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "svc/clc/ebs_encryption.h"
 
+#include <string.h>
+
 #include "base/text.h"
 #include "gen/ec2_handlers.h"
 
 #define EBS_KEY "alias/aws/ebs"
+
+static bool is_arn(const char *kms_key_id)
+{
+	return str_prefix(kms_key_id, "arn:") && strlen(kms_key_id) <= LIMIT_KEY_ARN_CHARS;
+}
+
+const char *encryption_named_key(const char *kms_key_id, const char *source_key)
+{
+	if (!kms_key_id)
+		return source_key;
+	return is_arn(kms_key_id) ? kms_key_id : NULL;
+}
+
+const char *encryption_key_shown(const struct ec2_call *call, const char *account_id, const struct wire_bool *encrypted,
+				 const char *named)
+{
+	if (!encrypted->value)
+		return NULL;
+	return named ? named : arena_printf(call->arena, "arn:aws:kms:%s:%s:" EBS_KEY, call->clc->region, account_id);
+}
 
 int encryption_check_key(struct ec2_call *call, const char *kms_key_id, const struct wire_bool *encrypted)
 {
@@ -13,7 +35,7 @@ int encryption_check_key(struct ec2_call *call, const char *kms_key_id, const st
 	if (!encrypted->value)
 		return ec2_error(call, "InvalidParameterDependency",
 				 "The parameter KmsKeyId requires the parameter Encrypted to be set.");
-	if (str_eq(kms_key_id, EBS_KEY) || (str_prefix(kms_key_id, "arn:") && str_suffix(kms_key_id, ":" EBS_KEY)))
+	if (str_eq(kms_key_id, EBS_KEY) || (is_arn(kms_key_id) && str_suffix(kms_key_id, ":" EBS_KEY)))
 		return 0;
 	return ec2_error(call, "InvalidParameterValue",
 			 "Value (%.100s) for parameter KmsKeyId is invalid: there is one key here, " EBS_KEY,

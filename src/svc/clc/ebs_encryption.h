@@ -12,6 +12,12 @@
 /* KmsKeyId as requests give it: absent, or EBS' own key, and then with Encrypted. KMSKeyNotFound (as EC2: InvalidParameterValue),
  * InvalidParameterDependency. */
 int encryption_check_key(struct ec2_call *call, const char *kms_key_id, const struct wire_bool *encrypted);
+/* What a record keeps of a KmsKeyId that was taken: the ARN, so that it is shown as it was given (who compares, as Terraform does,
+ * makes anew what has another); else NULL. Not given: what the source has, if there is one. */
+const char *encryption_named_key(const char *kms_key_id, const char *source_key);
+/* KmsKeyId as replies show it: the one that was named, or the account's own by its ARN; NULL when it is not encrypted. */
+const char *encryption_key_shown(const struct ec2_call *call, const char *account_id, const struct wire_bool *encrypted,
+				 const char *named);
 /* Whether what is asked for (or not) is to be encrypted. Within a transaction, or not. */
 int encryption_wanted(struct ec2_call *call, bool asked, bool source_encrypted, bool *ret);
 

@@ -147,6 +147,44 @@ static void of_what_is_plain(void **state)
 	assert_false(told_encrypted(f, create(f, of, "false")));
 }
 
+/* As it was given, also by way of a snapshot; else the account's own, which is taken again. */
+static void key_is_shown(void **state)
+{
+	struct fixture *f = *state;
+	const char *own = arena_printf(f->arena, "arn:aws:kms:%s:%s:alias/aws/ebs", f->clc.region, f->account.record->account_id);
+	static const char given[] = "arn:aws:kms:us-east-1:123456789012:alias/aws/ebs";
+
+	create(f, "Size=1", "false");
+	assert_null(element(f, "kmsKeyId"));
+	create(f, "Size=1&Encrypted=true", "true");
+	assert_string_equal(element(f, "kmsKeyId"), own);
+	create(f, "Size=1&Encrypted=true&KmsKeyId=alias/aws/ebs", "true");
+	assert_string_equal(element(f, "kmsKeyId"), own);
+	const char *v = create(f, arena_printf(f->arena, "Size=1&Encrypted=true&KmsKeyId=%s", given), "true");
+	assert_string_equal(element(f, "kmsKeyId"), given);
+	assert_string_equal(call(f, "Action=DescribeVolumes&VolumeId.1=%s", v), "");
+	assert_string_equal(element(f, "kmsKeyId"), given);
+	be_available(f, v);
+	assert_string_equal(call(f, "Action=CreateSnapshot&VolumeId=%s", v), "");
+	assert_string_equal(element(f, "kmsKeyId"), given);
+	const char *s = element(f, "snapshotId");
+	be_completed(f, s);
+	create(f, arena_printf(f->arena, "SnapshotId=%s", s), "true");
+	assert_string_equal(element(f, "kmsKeyId"), given);
+	assert_string_equal(call(f, "Action=DescribeSnapshots&SnapshotId.1=%s", copy(f, s, "")), "");
+	assert_string_equal(element(f, "kmsKeyId"), own);
+	assert_string_equal(call(f, "Action=DescribeSnapshots&SnapshotId.1=%s",
+				 copy(f, s, arena_printf(f->arena, "&Encrypted=true&KmsKeyId=%s", given))),
+			    "");
+	assert_string_equal(element(f, "kmsKeyId"), given);
+	assert_string_equal(call(f,
+				 "Action=ImportSnapshot&DiskContainer.Format=RAW&DiskContainer.Url=s3://bucket/disk.raw&"
+				 "Encrypted=true&KmsKeyId=%s",
+				 given),
+			    "");
+	assert_string_equal(element(f, "kmsKeyId"), given);
+}
+
 static void of_a_launch(void **state)
 {
 	struct fixture *f = *state;
@@ -154,9 +192,11 @@ static void of_a_launch(void **state)
 
 	fixture_run(f, 1,
 		    "&BlockDeviceMapping.1.DeviceName=/dev/sdf&BlockDeviceMapping.1.Ebs.VolumeSize=1&"
-		    "BlockDeviceMapping.1.Ebs.Encrypted=true",
+		    "BlockDeviceMapping.1.Ebs.Encrypted=true&"
+		    "BlockDeviceMapping.1.Ebs.KmsKeyId=arn:aws:kms:us-east-1:123456789012:alias/aws/ebs",
 		    &id);
 	assert_string_equal(call(f, "Action=DescribeVolumes"), "");
+	assert_string_equal(element(f, "kmsKeyId"), "arn:aws:kms:us-east-1:123456789012:alias/aws/ebs");
 	assert_string_equal(element(f, "encrypted"), "true");
 	assert_true(told_encrypted(f, element(f, "volumeId")));
 }
@@ -188,6 +228,7 @@ int main(void)
 	    cmocka_unit_test_setup_teardown(asked_for, setup, teardown),
 	    cmocka_unit_test_setup_teardown(inherited, setup, teardown),
 	    cmocka_unit_test_setup_teardown(of_what_is_plain, setup, teardown),
+	    cmocka_unit_test_setup_teardown(key_is_shown, setup, teardown),
 	    cmocka_unit_test_setup_teardown(of_a_launch, setup, teardown),
 	    cmocka_unit_test_setup_teardown(by_default, setup, teardown),
 	};

@@ -298,6 +298,43 @@ static void create_without_reboot(void **state)
 	steps(f, id);
 }
 
+/* With a reboot too, and then before the guest goes off. */
+static void create_with_snapshots_pending(void **state)
+{
+	_cleanup_(buf_done) struct buf reply = BUF_INIT;
+	struct fixture *f = *state;
+	const char *instance = an_instance(f);
+	const char *v = fixture_instance(f, instance)->block_devices.items[1].volume_id;
+
+	for (int n = 0; n < LIMIT_PENDING_SNAPSHOTS_PER_VOLUME; n++)
+		assert_string_equal(call(f, &reply, "Action=CreateSnapshot&VolumeId=%s", v), "");
+	for (int reboot = 0; reboot < 2; reboot++)
+		assert_string_equal(call(f, &reply, "Action=CreateImage&Name=many&NoReboot=%s&InstanceId=%s", reboot ? "false" : "true", instance),
+				    "ConcurrentSnapshotLimitExceeded");
+	assert_null(fixture_instance(f, instance)->held_off_for);
+}
+
+/* A volume that was still growing: its snapshot has what it had grown to, and the image can be launched. */
+static void create_of_a_growing_volume(void **state)
+{
+	_cleanup_(buf_done) struct buf reply = BUF_INIT;
+	struct fixture *f = *state;
+	const char *id = create(f, an_instance(f), "&NoReboot=true");
+	struct error e = {0};
+
+	for (size_t n = 0; n < 2; n++) {
+		struct records_snapshot *s = fixture_get_snapshot(f, snapshot_of(f, id, n));
+
+		s->volume_size_gib = WIRE_INT_OF(s->volume_size_gib.value + 1);
+		assert_int_equal(snapshot_store(&f->clc, s, false, &e), 0);
+		snapshot_becomes(f, s->snapshot_id, SNAPSHOT_COMPLETED);
+	}
+	int64_t was = fixture_get_image(f, id)->block_devices.items[0].size_gib.value;
+	steps(f, id);
+	assert_int_equal(fixture_get_image(f, id)->block_devices.items[0].size_gib.value, was + 1);
+	assert_string_equal(call(f, &reply, "Action=RunInstances&ImageId=%s&InstanceType=t2.nano&MinCount=1&MaxCount=1", id), "");
+}
+
 /* The guest is off from before the first snapshot until all have begun; the API does not show it. */
 static void create_with_reboot(void **state)
 {
@@ -453,6 +490,8 @@ int main(void)
 	    TEST(register_refusals),
 	    TEST(import_task),
 	    TEST(create_without_reboot),
+	    TEST(create_of_a_growing_volume),
+	    TEST(create_with_snapshots_pending),
 	    TEST(create_with_reboot),
 	    TEST(old_report_makes_no_snapshot),
 	    TEST(failed_snapshot_fails_the_image),

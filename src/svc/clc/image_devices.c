@@ -113,6 +113,8 @@ static int merge_ebs(struct ec2_call *call, const struct ec2_ebs_block_device *e
 		d->delete_on_termination = e->delete_on_termination;
 	if (e->encrypted.value)
 		d->encrypted = WIRE_BOOL_OF(true);
+	if (e->kms_key_id)
+		d->kms_key_id = e->kms_key_id;
 	return 0;
 }
 

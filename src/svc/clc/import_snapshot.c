@@ -88,10 +88,11 @@ static const char *status_of(const struct records_snapshot *s)
 	return names[s ? snapshot_state_of(s) : SNAPSHOT_DELETED];
 }
 
-static struct ec2_snapshot_task_detail *detail(struct arena *a,
+static struct ec2_snapshot_task_detail *detail(struct ec2_call *call,
 					       const struct records_import_snapshot_task *t,
 					       const struct records_snapshot *s)
 {
+	struct arena *a = call->arena;
 	struct ec2_snapshot_task_detail *d = arena_new_struct(a, struct ec2_snapshot_task_detail);
 	struct ec2_user_bucket_details *b = arena_new_struct(a, struct ec2_user_bucket_details);
 	const char *slash = t->location ? strchr(t->location, '/') : NULL;
@@ -104,6 +105,8 @@ static struct ec2_snapshot_task_detail *detail(struct arena *a,
 	    .status = status_of(s),
 	    .status_message = s ? s->state_message : NULL,
 	};
+	if (s)
+		d->kms_key_id = encryption_key_shown(call, s->account_id, &s->encrypted, s->kms_key_id);
 	if (s && s->volume_size_gib.value > 0)
 		d->disk_image_size = (struct wire_double){
 		    .set = true, .value = (double)(s->volume_size_gib.value << 30)};
@@ -143,7 +146,7 @@ static int reply_with(struct ec2_call *call, const struct records_import_snapsho
 		return r;
 	out->description = t->description;
 	out->import_task_id = t->import_task_id;
-	out->snapshot_task_detail = detail(call->arena, t, s);
+	out->snapshot_task_detail = detail(call, t, s);
 	out->tags = tags_to_reply(call->arena, &tags);
 	return 0;
 }
@@ -186,6 +189,7 @@ static int import(struct ec2_call *call, const struct ec2_import_snapshot_reques
 	    .description = arena_printf(call->arena, "Imported from %.180s by %s", t->location,
 					t->import_task_id),
 	    .encrypted = in->encrypted.value,
+	    .kms_key_id = in->kms_key_id,
 	};
 	int r = snapshot_plan(call, &w, &s);
 
@@ -257,7 +261,7 @@ static int task_item(struct ec2_call *call, const struct records_import_snapshot
 	*out = (struct ec2_import_snapshot_task){
 	    .description = t->description,
 	    .import_task_id = t->import_task_id,
-	    .snapshot_task_detail = detail(call->arena, t, s),
+	    .snapshot_task_detail = detail(call, t, s),
 	    .tags = tag_index_find(tags, t->import_task_id),
 	};
 	return 0;

@@ -17,6 +17,7 @@ static struct volume_wish wish_of(const struct launch *l, const struct records_i
 	    .iops = d->iops.value,
 	    .mib_per_s = d->throughput.value,
 	    .encrypted = d->encrypted.value,
+	    .kms_key_id = d->kms_key_id,
 	    .of_image = of && d->snapshot_id && str_eq(of->snapshot_id, d->snapshot_id),
 	};
 }

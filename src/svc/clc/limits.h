@@ -22,9 +22,12 @@ enum clc_limit {
 	LIMIT_IDS_PER_REQUEST = 1000,
 	LIMIT_VOLUMES_PER_ACCOUNT = 5000,
 	LIMIT_SNAPSHOTS_PER_ACCOUNT = 10000,
+	LIMIT_PENDING_SNAPSHOTS_PER_VOLUME = 5, /* EC2's; the data path has room for eight */
+	LIMIT_PENDING_SNAPSHOTS_PER_HDD_VOLUME = 1,
 	LIMIT_DEVICES_PER_INSTANCE = 16, /* slots; the first one is the boot disk's */
 	LIMIT_DEVICE_NAME_CHARS = 32,
 	LIMIT_DESCRIPTION_CHARS = 255,
+	LIMIT_KEY_ARN_CHARS = 2048, /* KmsKeyId */
 	LIMIT_SHARED_USERS = 1000, /* accounts that one snapshot is shared with */
 };
 

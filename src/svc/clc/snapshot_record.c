@@ -99,6 +99,34 @@ static int check_room(struct ec2_call *call)
 	return r;
 }
 
+static int pending_limit(const char *volume_type)
+{
+	return str_eq(volume_type, "st1") || str_eq(volume_type, "sc1") ? LIMIT_PENDING_SNAPSHOTS_PER_HDD_VOLUME
+									: LIMIT_PENDING_SNAPSHOTS_PER_VOLUME;
+}
+
+int snapshot_check_pending(struct ec2_call *call, const struct records_volume *v)
+{
+	const int limit = pending_limit(v->volume_type);
+	struct record_list l;
+	int pending = 0;
+	int r = record_scan(call->clc, call->arena, KIND_SNAPSHOT, v->account_id, &l, &call->error);
+
+	for (size_t i = 0; r >= 0 && i < l.count; i++) {
+		if (!strstr(l.items[i].doc, v->volume_id)) /* nearly all: not worth decoding */
+			continue;
+		r = record_decode(call->arena, KIND_SNAPSHOT, &l.items[i], &call->error);
+		const struct records_snapshot *s = r >= 0 ? l.items[i].value : NULL;
+		pending += s && str_eq(s->volume_id, v->volume_id) && snapshot_state_of(s) == SNAPSHOT_PENDING;
+	}
+	if (r >= 0 && pending >= limit)
+		return ec2_error(call, "ConcurrentSnapshotLimitExceeded",
+				 "Volume '%s' has its limit of %d snapshots that are pending: wait until one "
+				 "of them is completed",
+				 v->volume_id, limit);
+	return r < 0 ? r : 0;
+}
+
 static int check_source(struct ec2_call *call, const struct snapshot_wish *w)
 {
 	enum volume_state v;
@@ -115,7 +143,8 @@ static int check_source(struct ec2_call *call, const struct snapshot_wish *w)
 		return ec2_error(call, "InvalidParameterValue",
 				 "The description has more than %d bytes",
 				 LIMIT_DESCRIPTION_CHARS);
-	return check_room(call);
+	int r = w->volume ? snapshot_check_pending(call, w->volume) : 0;
+	return r < 0 ? r : check_room(call);
 }
 
 int snapshot_plan(struct ec2_call *call, const struct snapshot_wish *w,
@@ -149,8 +178,10 @@ int snapshot_plan(struct ec2_call *call, const struct snapshot_wish *w,
 	    .import_location = w->import_location,
 	    .copy_of = w->copy_of ? w->copy_of->snapshot_id : NULL,
 	};
-	if (encrypted)
+	if (encrypted) {
 		s->encrypted = WIRE_BOOL_OF(true);
+		s->kms_key_id = encryption_named_key(w->kms_key_id, w->volume ? w->volume->kms_key_id : NULL);
+	}
 	*ret = s;
 	return 0;
 }

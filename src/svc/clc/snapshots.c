@@ -111,7 +111,7 @@ int ec2_create_snapshot(struct ec2_call *call, const struct ec2_create_snapshot_
 		r = await_begin(call, &s);
 	if (r < 0)
 		return r;
-	*out = snapshot_to_reply(call->arena, s, tags_to_reply(call->arena, &tags));
+	*out = snapshot_to_reply(call, s, tags_to_reply(call->arena, &tags));
 	if (snapshot_state_of(s) == SNAPSHOT_PENDING)
 		out->progress = "";
 	return 0;
@@ -154,7 +154,8 @@ int ec2_copy_snapshot(struct ec2_call *call, const struct ec2_copy_snapshot_requ
 		    call,
 		    &(struct snapshot_wish){.copy_of = source,
 					    .description = in->description,
-					    .encrypted = in->encrypted.value},
+					    .encrypted = in->encrypted.value,
+					    .kms_key_id = in->kms_key_id},
 		    &tags, &s);
 	if (r < 0)
 		return r;

@@ -80,6 +80,43 @@ static void snapshot_is_pending(void **state)
 			    "IncorrectState");
 }
 
+static void becomes(struct fixture *f, const char *id, enum snapshot_state state)
+{
+	struct records_snapshot *s = fixture_get_snapshot(f, id);
+	struct error e = {0};
+
+	s->state = snapshot_state_name(state);
+	assert_int_equal(snapshot_store(&f->clc, s, false, &e), 0);
+}
+
+static void few_are_pending_at_once(void **state)
+{
+	struct fixture *f = *state;
+	const char *v = fixture_volume(f, 4), *s[LIMIT_PENDING_SNAPSHOTS_PER_VOLUME];
+
+	for (size_t n = 0; n < ARRAY_SIZE(s); n++) {
+		assert_string_equal(call(f, "Action=CreateSnapshot&VolumeId=", v, ""), "");
+		s[n] = element(f, "snapshotId", 0);
+	}
+	assert_string_equal(call(f, "Action=CreateSnapshot&VolumeId=", v, ""), "ConcurrentSnapshotLimitExceeded");
+	assert_string_equal(call(f, "Action=CreateSnapshot&Description=", v, arena_printf(f->arena, "&VolumeId=%s", fixture_volume(f, 4))), "");
+	static const enum snapshot_state ends[] = {SNAPSHOT_COMPLETED, SNAPSHOT_ERROR};
+	for (size_t n = 0; n < ARRAY_SIZE(ends); n++) {
+		becomes(f, s[n], ends[n]);
+		assert_string_equal(call(f, "Action=CreateSnapshot&VolumeId=", v, ""), "");
+		assert_string_equal(call(f, "Action=CreateSnapshot&VolumeId=", v, ""), "ConcurrentSnapshotLimitExceeded");
+	}
+	assert_string_equal(call(f, "Action=DeleteSnapshot&SnapshotId=", s[2], ""), "");
+	assert_string_equal(call(f, "Action=CreateSnapshot&VolumeId=", v, ""), "");
+	/* A slow disk has one. */
+	struct records_volume *slow = fixture_get_volume(f, fixture_volume(f, 125));
+	struct error e = {0};
+	slow->volume_type = "st1";
+	assert_int_equal(volume_store(&f->clc, slow, false, &e), 0);
+	assert_string_equal(call(f, "Action=CreateSnapshot&VolumeId=", slow->volume_id, ""), "");
+	assert_string_equal(call(f, "Action=CreateSnapshot&VolumeId=", slow->volume_id, ""), "ConcurrentSnapshotLimitExceeded");
+}
+
 static void bad_requests_are_refused(void **state)
 {
 	struct fixture *f = *state;
@@ -306,6 +343,7 @@ int main(void)
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
 	const struct CMUnitTest tests[] = {
 	    TEST(snapshot_is_pending),
+	    TEST(few_are_pending_at_once),
 	    TEST(bad_requests_are_refused),
 	    TEST(sharing),
 	    TEST(deleted_is_gone_at_once),

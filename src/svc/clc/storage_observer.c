@@ -144,20 +144,24 @@ static bool take_state(struct batch *b, const struct storage_volume_observed *se
 	return true;
 }
 
-/* Done when the storage controller works by the specification that says it: size and limits. */
+/* Done when the storage controller works by the specification that says it: size and limits. What
+ * it refuses has failed, and the volume is wanted as it was. */
 static bool take_modification(struct batch *b, const struct storage_volume_observed *seen,
-			      struct records_volume *v)
+			      struct records_volume *v, bool *ret_spec_changed)
 {
-	if (!volume_is_modifying(v))
+	if (!volume_is_modifying(v) || seen->generation.value != v->generation.value)
 		return false;
-	if (seen->generation.value == v->generation.value && seen->limits.value &&
-	    seen->size_bytes.value == volume_wanted_shape(v).size_gib << 30) {
-		volume_modified(v, b->now_ms);
+	if (seen->refused.value) {
+		volume_not_modified(v, seen->reason, b->now_ms);
+		log_warn("a modification has failed", "id=%s err=%s", v->volume_id,
+			 seen->reason ? log_quote(seen->reason) : "-");
+		*ret_spec_changed = true;
 		return true;
 	}
-	if (str_eq(v->modification->status_message, seen->reason))
+	if (!seen->limits.value ||
+	    seen->size_bytes.value != volume_wanted_shape(v).size_gib << 30)
 		return false;
-	v->modification->status_message = seen->reason;
+	volume_modified(v, b->now_ms);
 	return true;
 }
 
@@ -178,14 +182,14 @@ static int observe_volume(struct batch *b, const struct storage_volume_observed 
 		return bury(b, KIND_VOLUME, v->volume_id, e);
 	if (moved && now == VOLUME_ERROR && v->instance_id)
 		r = fail_launch(b, v, e);
-	bool modified = take_modification(b, seen, v);
+	bool spec_changed = false, modified = take_modification(b, seen, v, &spec_changed);
 	if (r < 0 || (!moved && !modified))
 		return r;
 	b->findings->changed++;
 	if (moved)
 		log_info("volume", "id=%s state=%s reason=%s", v->volume_id, v->state,
 			 v->state_reason ? log_quote(v->state_reason) : "-");
-	return volume_store(b->clc, v, false, e);
+	return volume_store(b->clc, v, spec_changed, e);
 }
 
 /* ---- snapshots ---- */
@@ -200,7 +204,8 @@ static bool take_progress(const struct storage_snapshot_observed *seen, struct r
 		s->progress = seen->progress;
 	if (seen->data_bytes.set)
 		s->data_bytes = seen->data_bytes;
-	if (seen->size_bytes.set && !s->volume_size_gib.value)
+	/* Of an import known only now; and a volume may have grown since the snapshot was asked for. */
+	if (seen->size_bytes.set)
 		s->volume_size_gib =
 		    WIRE_INT_OF((seen->size_bytes.value + (INT64_C(1) << 30) - 1) >> 30);
 	return before.begin_time.set != s->begin_time.set ||

@@ -481,12 +481,6 @@ static void modification_ends_when_it_is_in_force(void **state)
 	seen->generation = WIRE_INT_OF(seen->generation.value - 1);
 	observe(b);
 	assert_string_equal(fixture_get_volume(b->f, v)->modification->state, "modifying");
-	seen = fixture_report_volume(b->f, v, "available");
-	seen->size_bytes = WIRE_INT_OF(INT64_C(4) << 30);
-	seen->reason = "no room to grow";
-	observe(b);
-	assert_string_equal(fixture_get_volume(b->f, v)->modification->status_message,
-			    "no room to grow");
 	fixture_report_volume(b->f, v, "available");
 	observe(b);
 	const struct records_volume *rec = fixture_get_volume(b->f, v);
@@ -498,6 +492,47 @@ static void modification_ends_when_it_is_in_force(void **state)
 	assert_string_equal(rec->volume_type, "gp3");
 	apply(b);
 	assert_int_equal(volume_spec_of(b, v)->size_bytes.value, INT64_C(8) << 30);
+}
+
+/* The volume stays as it was, which the storage controller is told; and it may be tried again. */
+static void modification_that_is_refused_has_failed(void **state)
+{
+	struct both *b = *state;
+	const char *v = fixture_volume(b->f, 4);
+
+	assert_string_equal(call(b, "Action=ModifyVolume&Size=8&VolumeType=gp3&VolumeId=", v), "");
+	apply(b);
+	int64_t generation = volume_spec_of(b, v)->generation.value;
+	struct storage_volume_observed *seen = fixture_report_volume(b->f, v, "available");
+	*seen = (struct storage_volume_observed){.volume_id = seen->volume_id, .generation = WIRE_INT_OF(generation - 1),
+						 .state = "available", .size_bytes = WIRE_INT_OF(INT64_C(4) << 30),
+						 .limits = WIRE_BOOL_OF(true), .refused = WIRE_BOOL_OF(true),
+						 .reason = "no room to grow", .revision = seen->revision};
+	observe(b);
+	assert_string_equal(fixture_get_volume(b->f, v)->modification->state, "modifying");
+	seen->generation = WIRE_INT_OF(generation);
+	seen->revision = WIRE_INT_OF(++b->f->storage.revision);
+	assert_int_equal(observe(b).changed, 1);
+	const struct records_volume *rec = fixture_get_volume(b->f, v);
+	assert_string_equal(rec->modification->state, "failed");
+	assert_string_equal(rec->modification->status_message, "no room to grow");
+	assert_true(rec->modification->end_time.set);
+	assert_int_equal(rec->size_gib.value, 4);
+	assert_string_equal(rec->volume_type, "gp2");
+	assert_string_equal(made(b, "Action=DescribeVolumesModifications", "progress"), "0");
+	apply(b);
+	assert_true(volume_spec_of(b, v)->generation.value > generation);
+	assert_int_equal(volume_spec_of(b, v)->size_bytes.value, INT64_C(4) << 30);
+	assert_string_equal(volume_spec_of(b, v)->volume_type, "gp2");
+	/* The report again, and late: of another modification it says nothing. */
+	assert_string_equal(call(b, "Action=ModifyVolume&Size=5&VolumeId=", v), "");
+	seen->revision = WIRE_INT_OF(++b->f->storage.revision);
+	assert_int_equal(observe(b).changed, 0);
+	assert_string_equal(fixture_get_volume(b->f, v)->modification->state, "modifying");
+	assert_null(fixture_get_volume(b->f, v)->modification->status_message);
+	fixture_report_volume(b->f, v, "available");
+	observe(b);
+	assert_int_equal(fixture_get_volume(b->f, v)->size_gib.value, 5);
 }
 
 static void snapshot_goes_its_way(void **state)
@@ -537,6 +572,25 @@ static void snapshot_goes_its_way(void **state)
 	assert_null(fixture_get_snapshot(b->f, s));
 	apply(b);
 	assert_true(was_forgotten(b, s));
+}
+
+/* Asked for while the volume grew, and begun when it had: as large as what it was made of. */
+static void snapshot_is_as_large_as_its_volume_was(void **state)
+{
+	struct both *b = *state;
+	const char *v = fixture_volume(b->f, 4);
+
+	assert_string_equal(call(b, "Action=ModifyVolume&Size=8&VolumeId=", v), "");
+	const char *s = made(b, arena_printf(b->f->arena, "Action=CreateSnapshot&VolumeId=%s", v), "snapshotId");
+	struct storage_snapshot_observed *seen = fixture_report_snapshot(b->f, s, "pending");
+	seen->begin_time = WIRE_TIME_OF(1000);
+	seen->size_bytes = WIRE_INT_OF(INT64_C(8) << 30);
+	observe(b);
+	assert_int_equal(fixture_get_snapshot(b->f, s)->volume_size_gib.value, 8);
+	fixture_report_snapshot(b->f, s, "completed")->size_bytes = WIRE_INT_OF(INT64_C(8) << 30);
+	observe(b);
+	assert_string_equal(made(b, arena_printf(b->f->arena, "Action=CreateVolume&AvailabilityZone=%s&SnapshotId=%s", b->f->clc.zone, s), "size"),
+			    "8");
 }
 
 static void failed_snapshot_says_why(void **state)
@@ -658,7 +712,9 @@ int main(void)
 	    TEST(launch_fails_with_its_volume),
 	    TEST(volume_of_an_ended_launch_goes_unmade),
 	    TEST(modification_ends_when_it_is_in_force),
+	    TEST(modification_that_is_refused_has_failed),
 	    TEST(snapshot_goes_its_way),
+	    TEST(snapshot_is_as_large_as_its_volume_was),
 	    TEST(failed_snapshot_says_why),
 	    TEST(import_is_told_where_it_lies),
 	    TEST(copy_is_told_of_what),

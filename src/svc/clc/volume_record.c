@@ -79,6 +79,15 @@ void volume_modified(struct records_volume *v, int64_t now_ms)
 	m->end_time = WIRE_TIME_OF(now_ms);
 }
 
+void volume_not_modified(struct records_volume *v, const char *why, int64_t now_ms)
+{
+	struct records_volume_modification *m = v->modification;
+
+	m->state = MODIFICATION_FAILED;
+	m->status_message = why;
+	m->end_time = WIRE_TIME_OF(now_ms);
+}
+
 static int check_room(struct ec2_call *call)
 {
 	int64_t count;
@@ -94,7 +103,7 @@ static int check_room(struct ec2_call *call)
 
 /* The size, and that what it begins as fits into it. */
 static int plan_size(struct ec2_call *call, const struct volume_wish *w, int64_t *ret_gib,
-		     bool *ret_encrypted)
+		     bool *ret_encrypted, const char **ret_key)
 {
 	struct records_snapshot *s;
 	enum snapshot_state unused;
@@ -115,6 +124,7 @@ static int plan_size(struct ec2_call *call, const struct volume_wish *w, int64_t
 		return ec2_error(call, "IncorrectState", "Snapshot is in invalid state - %s",
 				 s->state);
 	*ret_encrypted = s->encrypted.value;
+	*ret_key = s->kms_key_id;
 	*ret_gib = w->size_gib ? w->size_gib : s->volume_size_gib.value;
 	if (*ret_gib < s->volume_size_gib.value)
 		return ec2_error(call, "InvalidParameterValue",
@@ -150,9 +160,10 @@ int volume_plan(struct ec2_call *call, const struct volume_wish *w, struct recor
 	char id[ID_LEN];
 	int64_t gib = 0;
 	bool source_encrypted = false, encrypted = false;
+	const char *source_key = NULL;
 	int r;
 
-	r = plan_size(call, w, &gib, &source_encrypted);
+	r = plan_size(call, w, &gib, &source_encrypted, &source_key);
 	if (r >= 0)
 		r = encryption_wanted(call, w->encrypted, source_encrypted, &encrypted);
 	if (r >= 0)
@@ -175,8 +186,10 @@ int volume_plan(struct ec2_call *call, const struct volume_wish *w, struct recor
 	    .wanted = WANTED_AVAILABLE,
 	    .generation = WIRE_INT_OF(0),
 	};
-	if (encrypted)
+	if (encrypted) {
 		v->encrypted = WIRE_BOOL_OF(true);
+		v->kms_key_id = encryption_named_key(w->kms_key_id, source_key);
+	}
 	if (limits.shown_iops)
 		v->iops = WIRE_INT_OF((int64_t)limits.shown_iops);
 	if (limits.shown_mib_per_s)

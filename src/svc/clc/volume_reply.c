@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "base/text.h"
+#include "svc/clc/ebs_encryption.h"
 #include "svc/clc/volumes.h"
 
 struct ec2_volume_attachment attachment_to_reply(const struct records_instance *i,
@@ -30,14 +31,15 @@ static struct ec2_volume_attachment_list attachments(struct arena *a,
 	return out;
 }
 
-struct ec2_volume volume_to_reply(struct arena *a, const struct records_volume *v,
+struct ec2_volume volume_to_reply(struct ec2_call *call, const struct records_volume *v,
 				  const struct records_instance *i, struct ec2_tag_list tags)
 {
 	return (struct ec2_volume){
-	    .attachments = attachments(a, v, i),
+	    .attachments = attachments(call->arena, v, i),
 	    .availability_zone = v->availability_zone,
 	    .create_time = v->create_time,
 	    .encrypted = WIRE_BOOL_OF(v->encrypted.value),
+	    .kms_key_id = encryption_key_shown(call, v->account_id, &v->encrypted, v->kms_key_id),
 	    .size = v->size_gib,
 	    .snapshot_id = v->snapshot_id ? v->snapshot_id : "",
 	    .state = v->state,
@@ -70,7 +72,7 @@ struct ec2_volume_modification *modification_to_reply(struct arena *a,
 	    .original_volume_type = m->original_volume_type,
 	    .original_throughput = m->original_throughput,
 	    .original_multi_attach_enabled = WIRE_BOOL_OF(false),
-	    .progress = WIRE_INT_OF(volume_is_modifying(v) ? 0 : 100),
+	    .progress = WIRE_INT_OF(str_eq(m->state, MODIFICATION_COMPLETED) ? 100 : 0),
 	    .start_time = m->start_time,
 	    .end_time = m->end_time,
 	};

@@ -35,6 +35,7 @@ struct volume_wish {
 	const char *snapshot_id;
 	int64_t size_gib, iops, mib_per_s;
 	bool encrypted;	/* asked for; it may be without */
+	const char *kms_key_id;
 	bool of_image; /* the snapshot is one of an image that the caller may launch: it need not
 			  be the caller's to use */
 };
@@ -63,9 +64,12 @@ struct volume_shape {
 struct volume_shape volume_wanted_shape(const struct records_volume *v);
 #define MODIFICATION_MODIFYING "modifying"
 #define MODIFICATION_COMPLETED "completed"
+#define MODIFICATION_FAILED "failed"
 bool volume_is_modifying(const struct records_volume *v);
 /* The storage controller has done it. */
 void volume_modified(struct records_volume *v, int64_t now_ms);
+/* It cannot do it: the volume stays as it was, which is to be told as a new specification. */
+void volume_not_modified(struct records_volume *v, const char *why, int64_t now_ms);
 
 /* ---- attachments (attachment.c) ---- */
 
@@ -100,7 +104,7 @@ int devices_observe(struct clc *c, struct arena *a, const struct shared_instance
 /* As replies show them (volume_reply.c). i: the instance that has it, or NULL. */
 struct ec2_volume_attachment attachment_to_reply(const struct records_instance *i,
 						 const struct records_instance_block_device *d);
-struct ec2_volume volume_to_reply(struct arena *a, const struct records_volume *v,
+struct ec2_volume volume_to_reply(struct ec2_call *call, const struct records_volume *v,
 				  const struct records_instance *i, struct ec2_tag_list tags);
 struct ec2_volume_modification *modification_to_reply(struct arena *a,
 						      const struct records_volume *v);
@@ -114,11 +118,14 @@ struct snapshot_wish {
 	const struct records_snapshot *copy_of;
 	const char *description;
 	bool encrypted; /* of an import or a copy: asked for */
+	const char *kms_key_id;
 };
 /* IncorrectState (the volume or the source is not such that it can be had),
- * InvalidParameterValue, SnapshotLimitExceeded. */
+ * InvalidParameterValue, SnapshotLimitExceeded, ConcurrentSnapshotLimitExceeded. */
 int snapshot_plan(struct ec2_call *call, const struct snapshot_wish *w,
 		  struct records_snapshot **ret);
+/* ConcurrentSnapshotLimitExceeded when so many snapshots of it are pending that there can be no more. */
+int snapshot_check_pending(struct ec2_call *call, const struct records_volume *v);
 int snapshot_put(struct ec2_call *call, struct records_snapshot *s, bool spec_changed);
 int snapshot_store(struct clc *c, struct records_snapshot *s, bool spec_changed, struct error *e);
 /* As ec2_get() words its errors: the caller's own, or one that it may make volumes of (with `own`
@@ -133,7 +140,7 @@ enum snapshot_state snapshot_state_of(const struct records_snapshot *s);
 bool snapshot_visible(const struct records_snapshot *s, const char *account_id);
 /* Ask for its end within a transaction: hidden from now on, its tags forgotten. */
 int snapshot_drop(struct ec2_call *call, struct records_snapshot *s);
-struct ec2_snapshot snapshot_to_reply(struct arena *a, const struct records_snapshot *s,
+struct ec2_snapshot snapshot_to_reply(struct ec2_call *call, const struct records_snapshot *s,
 				      struct ec2_tag_list tags);
 
 #endif

@@ -227,6 +227,14 @@ static void token_makes_one_volume(void **state)
 			    "IdempotentParameterMismatch");
 	assert_string_equal(call(f, CREATE "Size=11&ClientToken=u", &w), "");
 	assert_string_not_equal(element(f, "volumeId", 0), id);
+	/* as it is by now */
+	struct words x = {.v = id};
+	fixture_run(f, 1, "", &x.i);
+	set_instance_state(f, x.i, "running");
+	assert_string_equal(call(f, ATTACH "VolumeId=%v&Device=/dev/sdf", &x), "");
+	assert_string_equal(call(f, with_tag, &w), "");
+	assert_string_equal(element(f, "instanceId", 0), x.i);
+	assert_string_equal(element(f, "device", 0), "/dev/sdf");
 	/* changes keep the token */
 	assert_string_equal(call(f, "Action=ModifyVolume&Size=12&VolumeId=%v",
 				 &(struct words){.v = id}),

@@ -66,6 +66,8 @@ struct sc_volume_record { /* durable: StorageVolume in api/internal/records.json
 	char key_id[KEY_ID_LEN], wrapped_key[2 * KEY_WRAPPED_MAX + 1]; /* "": it is not encrypted */
 	bool filled;
 	int64_t last_attachment;
+	int64_t growing_bytes;      /* there is room for that much, and growth may have begun; 0: it does not grow */
+	int64_t refused_generation; /* of the spec whose size cannot be had, for `reason` */
 	struct sc_holder holder;
 };
 
@@ -78,7 +80,6 @@ struct sc_volume {
 	bool wants_export;       /* its source is to be served */
 	int64_t opening_until_mono_ms; /* somebody wants to open it: our own process is to let go */
 	int64_t looked_mono_ms;  /* at how much is filled */
-	char grow_reason[200];   /* why it is not as large as is wanted */
 };
 
 /* ---- snapshots ---- */
@@ -220,6 +221,12 @@ static inline struct sc_snapshot *sc_snapshot_of(struct sc_item *item)
 static inline const struct storage_volume_spec *sc_volume_spec(const struct sc_volume *v)
 {
 	return v->item.spec;
+}
+
+/* Lock */
+static inline bool sc_volume_refused(const struct sc_volume *v)
+{
+	return v->rec.refused_generation && v->rec.refused_generation == v->item.generation;
 }
 
 static inline const struct storage_snapshot_spec *sc_snapshot_spec(const struct sc_snapshot *s)

@@ -186,6 +186,90 @@ static void test_who_may_open(void **state)
 	refused(f, V1, I2, 8, "StaleAttachment");
 }
 
+/* Also if that room is there by now: who was told so has taken the volume for what it was. */
+static void stays_refused(struct sc_fixture *f, uint64_t size)
+{
+	struct storage_volume_observed v;
+
+	fix_volume_state(f, V1, &v);
+	assert_true(v.refused.value);
+	assert_int_equal(v.generation.value, f->generation);
+	assert_non_null(strstr(v.reason, "InsufficientVolumeCapacity"));
+	assert_string_equal(v.state, "available");
+	assert_int_equal(v.size_bytes.value, size);
+}
+
+static bool is_refused(struct sc_fixture *f, const void *arg)
+{
+	struct storage_volume_observed v = { 0 };
+
+	fix_volume_state(f, V1, &v);
+	return v.refused.value;
+}
+
+static bool has_size(struct sc_fixture *f, const void *arg)
+{
+	struct storage_volume_observed v = { 0 };
+
+	fix_volume_state(f, V1, &v);
+	return v.size_bytes.value == *(const int64_t *)arg;
+}
+
+static void test_refused_growth(void **state)
+{
+	struct sc_fixture *f = *state;
+	struct storage_get_status_response st = { 0 };
+	struct storage_volume_observed v;
+
+	sc_status(f->sc, f->arena, &st);
+	uint64_t half = (uint64_t)st.pools.items[0].free_bytes.value / 2 / MIB * MIB;
+	int64_t more = 2 * MIB;
+	fix_volume(f, &(struct fix_volume){ .id = V1, .size_bytes = MIB });
+	fix_volume(f, &(struct fix_volume){ .id = V2, .size_bytes = half });
+	fix_await_volume(f, V1, "available");
+	fix_await_volume(f, V2, "available");
+	fix_volume(f, &(struct fix_volume){ .id = V1, .size_bytes = half / 4 * 6 });
+	assert_true(fix_until(is_refused, f, NULL));
+	stays_refused(f, MIB);
+	int64_t generation = f->generation;
+	fix_volume(f, &(struct fix_volume){ .id = V2, .size_bytes = half, .deleted = true });
+	fix_await_volume(f, V2, "deleted");
+	f->generation = generation;
+	sc_fixture_restart(f);
+	usleep(300000);
+	stays_refused(f, MIB);
+	/* As it was; and then a size that can be had. */
+	fix_volume(f, &(struct fix_volume){ .id = V1, .size_bytes = MIB });
+	fix_volume_state(f, V1, &v);
+	assert_false(v.refused.value);
+	assert_null(v.reason);
+	fix_volume(f, &(struct fix_volume){ .id = V1, .size_bytes = (uint64_t)more });
+	assert_true(fix_until(has_size, f, &more));
+	fix_volume_state(f, V1, &v);
+	assert_false(v.refused.value);
+}
+
+/* Begun, and cut off before that was recorded: the room is kept for it. */
+static void test_growth_keeps_its_room(void **state)
+{
+	struct sc_fixture *f = *state;
+	struct storage_get_status_response st = { 0 };
+	struct error e = { 0 };
+
+	fix_volume(f, &(struct fix_volume){ .id = V1, .size_bytes = MIB });
+	fix_await_volume(f, V1, "available");
+	sc_status(f->sc, f->arena, &st);
+	int64_t size = st.pools.items[0].free_bytes.value / 4 * 3 / (int64_t)MIB * (int64_t)MIB;
+	struct sc_volume_record rec = sc_find_volume(f->sc, V1)->rec;
+	rec.growing_bytes = size;
+	assert_int_equal(sc_store_volume(f->sc, V1, &rec, &e), 0);
+	sc_fixture_restart(f);
+	fix_volume(f, &(struct fix_volume){ .id = V2, .size_bytes = (uint64_t)size });
+	fix_await_volume(f, V2, "error");
+	fix_volume(f, &(struct fix_volume){ .id = V1, .size_bytes = (uint64_t)size });
+	assert_true(fix_until(has_size, f, &size));
+}
+
 static void test_capacity(void **state)
 {
 	struct sc_fixture *f = *state;
@@ -202,24 +286,14 @@ static void test_capacity(void **state)
 	assert_non_null(strstr(v.reason, "InsufficientVolumeCapacity"));
 	/* Growing beyond it is told, and the volume goes on. */
 	fix_volume(f, &(struct fix_volume){ .id = V1, .size_bytes = room * 2 });
-	for (int i = 0; i < 500 && (!fix_volume_state(f, V1, &v) || !v.reason); i++)
-		usleep(10000);
-	assert_non_null(strstr(v.reason, "InsufficientVolumeCapacity"));
-	assert_string_equal(v.state, "available");
+	assert_true(fix_until(is_refused, f, NULL));
+	stays_refused(f, room / 2 / MIB * MIB);
 	fix_volume(f, &(struct fix_volume){ .id = V2, .size_bytes = MIB, .deleted = true });
 	fix_await_volume(f, V2, "deleted");
 	fix_volume(f, &(struct fix_volume){ .id = V1, .size_bytes = MIB, .deleted = true });
 	fix_await_volume(f, V1, "deleted");
 	sc_status(f->sc, f->arena, &st);
 	assert_int_equal(st.pools.items[0].used_bytes.value, 0);
-}
-
-static bool has_size(struct sc_fixture *f, const void *arg)
-{
-	struct storage_volume_observed v = { 0 };
-
-	fix_volume_state(f, V1, &v);
-	return v.size_bytes.value == *(const int64_t *)arg;
 }
 
 static bool limits_hold(struct sc_fixture *f, const void *arg)
@@ -309,6 +383,62 @@ static void test_from_snapshot(void **state)
 	fix_detach(f, V2, 2);
 	fix_volume(f, &(struct fix_volume){ .id = V1, .snapshot = S1, .size_bytes = 4 * MIB });
 	fix_await_volume(f, V1, "error");
+}
+
+/* Both in one message, as the cloud controller sends them: no worker comes between. */
+static void make_and_delete_source(struct sc_fixture *f)
+{
+	struct storage_volume_spec v = { .volume_id = V1, .generation = WIRE_INT_OF(++f->generation), .wanted = "available", .account_id = "1",
+					 .size_bytes = WIRE_INT_OF(4 * MIB), .snapshot_id = S1, .volume_type = "gp3" };
+	struct storage_snapshot_spec s = { .snapshot_id = S1, .generation = WIRE_INT_OF(++f->generation), .wanted = "deleted", .account_id = "1" };
+	struct storage_apply_storage_request in = { .volumes = { .set = true, .count = 1, .items = &v },
+						    .snapshots = { .set = true, .count = 1, .items = &s } };
+	struct storage_apply_storage_response out = { 0 };
+	struct error e = { 0 };
+
+	assert_int_equal(storage_apply_storage(f->sc, f->arena, NULL, &in, &out, &e), 0);
+}
+
+static bool has_tried(struct sc_fixture *f, const void *arg)
+{
+	pthread_mutex_lock(&f->sc->lock);
+	bool tried = sc_find_volume(f->sc, V1)->item.attempts > 0;
+	pthread_mutex_unlock(&f->sc->lock);
+	return tried;
+}
+
+/* The volume is made all the same: with the deletion before its first look, after one that failed, and after a restart. */
+static void test_deleted_source(void **state)
+{
+	struct sc_fixture *f = *state;
+	static unsigned char data[2 * MIB], back[2 * MIB];
+
+	for (int i = 0; i < 3; i++) {
+		make_source(f, data, sizeof(data));
+		fix_snapshot(f, &(struct fix_snapshot){ .id = S1, .copy_of = "snap-00000000000000009" });
+		fix_await_snapshot(f, S1, "completed");
+		f->bucket.unreachable = i > 0;
+		if (i == 0) {
+			make_and_delete_source(f);
+		} else {
+			fix_volume(f, &(struct fix_volume){ .id = V1, .snapshot = S1, .size_bytes = 4 * MIB });
+			assert_true(fix_until(has_tried, f, NULL));
+			fix_snapshot(f, &(struct fix_snapshot){ .id = S1, .deleted = true });
+		}
+		if (i == 2)
+			sc_fixture_restart(f);
+		f->bucket.unreachable = false;
+		fix_await_volume(f, V1, "available");
+		fix_volume(f, &(struct fix_volume){ .id = V1, .snapshot = S1, .size_bytes = 4 * MIB, .instance = I1, .attachment = i + 1 });
+		fix_attach(f, V1, I1, i + 1);
+		fix_read(f, V1, 0, back, sizeof(back));
+		assert_memory_equal(data, back, sizeof(back));
+		fix_detach(f, V1, i + 1);
+		fix_volume(f, &(struct fix_volume){ .id = V1, .snapshot = S1, .size_bytes = 4 * MIB, .deleted = true });
+		fix_await_volume(f, V1, "deleted");
+		fix_await_snapshot(f, S1, "deleted");
+		fix_forget(f, V1, S1);
+	}
 }
 
 /* Whatever it was doing when it was ended, the next one brings it to its end. */
@@ -402,6 +532,9 @@ static void use_disk(struct sc_fixture *f, const char *small)
 	fix_volume(f, &(struct fix_volume){ .id = V1, .size_bytes = (uint64_t)size, .instance = I1, .attachment = 1 });
 	assert_true(fix_until(has_size, f, &size));
 	fix_write(f, V1, 11 * MIB, data, sizeof(data));
+	fix_volume(f, &(struct fix_volume){ .id = V1, .size_bytes = 24 * MIB, .instance = I1, .attachment = 1 });
+	assert_true(fix_until(is_refused, f, NULL));
+	stays_refused(f, 12 * MIB);
 	fix_detach(f, V1, 1);
 	sc_fixture_restart(f);
 	fix_volume(f, &(struct fix_volume){ .id = V1, .size_bytes = (uint64_t)size, .instance = I1, .attachment = 2 });
@@ -481,8 +614,11 @@ int main(int argc, char **argv)
 		cmocka_unit_test_setup_teardown(test_long_poll, set_up_fake, tear_down),
 		cmocka_unit_test_setup_teardown(test_who_may_open, set_up_fake, tear_down),
 		cmocka_unit_test_setup_teardown(test_capacity, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_refused_growth, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_growth_keeps_its_room, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_growth_and_limits, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_from_snapshot, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_deleted_source, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_restarts, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_disks, set_up_disks, tear_down_disks),
 	};

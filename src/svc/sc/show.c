@@ -44,15 +44,16 @@ static bool limits_in_force(const struct sc_volume *v)
 void sc_observe_volume(const struct sc *sc, struct sc_volume *v, struct arena *a, struct storage_volume_observed *out)
 {
 	const struct sc_volume_record *rec = &v->rec;
-	bool wrong = rec->state == SC_V_ERROR || rec->state == SC_V_CREATING;
+	bool refused = sc_volume_refused(v), wrong = refused || rec->state == SC_V_ERROR || rec->state == SC_V_CREATING;
 
 	*out = (struct storage_volume_observed){
 		.volume_id = arena_strdup(a, v->item.id),
 		.generation = WIRE_INT_OF(v->item.generation),
 		.state = sc_volume_state_name(rec->state),
-		.reason = text_or_null(a, rec->reason[0] || wrong ? rec->reason : v->grow_reason),
+		.reason = text_or_null(a, wrong ? rec->reason : ""),
 		.size_bytes = WIRE_INT_OF(rec->size_bytes),
 		.limits = WIRE_BOOL_OF(limits_in_force(v)),
+		.refused = WIRE_BOOL_OF(refused),
 		.revision = WIRE_INT_OF(v->item.revision),
 	};
 }

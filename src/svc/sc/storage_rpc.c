@@ -99,6 +99,8 @@ static void enter(struct sc *sc, struct wanted *w, struct arena *a)
 		item = sc_add(sc, w->kind, w->id);
 		sc_set_spec(item, w->spec);
 		item->busy = w->fresh = true;
+		if (w->kind == SC_VOLUME) /* from now on its source stays */
+			sc_volume_of(item)->wants_export = sc_volume_spec(sc_volume_of(item))->snapshot_id != NULL;
 	} else {
 		w->stale = w->kind != item->kind || w->generation <= item->generation;
 		keep_volume(w, item, a);

@@ -61,6 +61,8 @@ int sc_store_volume(struct sc *sc, const char *id, const struct sc_volume_record
 		.wrapped_key = text(rec->wrapped_key),
 		.filled = WIRE_BOOL_OF(rec->filled),
 		.last_attachment = WIRE_INT_OF(rec->last_attachment),
+		.growing_bytes = WIRE_INT_OF(rec->growing_bytes),
+		.refused_generation = WIRE_INT_OF(rec->refused_generation),
 		.holder = h->instance_id[0] ? &holder : NULL,
 	};
 
@@ -148,6 +150,8 @@ static int parse_volume(const struct records_storage_volume *r, struct sc_volume
 	COPY(rec->wrapped_key, r->wrapped_key);
 	rec->filled = r->filled.value;
 	rec->last_attachment = r->last_attachment.value;
+	rec->growing_bytes = r->growing_bytes.value;
+	rec->refused_generation = r->refused_generation.value;
 	if (!r->holder)
 		return 0;
 	COPY(rec->holder.instance_id, r->holder->instance_id);
@@ -195,10 +199,10 @@ static void enter_volume(struct sc *sc, const char *id, const struct sc_volume_r
 	struct sc_volume *v = sc_volume_of(sc_add(sc, SC_VOLUME, id));
 	v->rec = *rec;
 	sc_set_spec(&v->item, spec);
-	bool source = spec->snapshot_id && !rec->filled;
-	v->wants_export = source && rec->size_bytes && (rec->state == SC_V_CREATING || rec->state == SC_V_AVAILABLE || rec->state == SC_V_DELETING);
+	bool source = spec->snapshot_id && !rec->filled, has_files = rec->state == SC_V_AVAILABLE || rec->state == SC_V_DELETING;
+	v->wants_export = source && (rec->state == SC_V_CREATING || (has_files && rec->size_bytes));
 	if (rec->size_bytes && rec->state != SC_V_DELETED)
-		v->reserved_bytes = rec->size_bytes;
+		v->reserved_bytes = MAX_OF(rec->size_bytes, rec->growing_bytes);
 	v->served = true; /* perhaps: reconciling finds out */
 	sc_show(sc, &v->item);
 	pthread_mutex_unlock(&sc->lock);

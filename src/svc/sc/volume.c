@@ -3,8 +3,8 @@
  * A volume towards what is wanted of it.
  *
  *   creating   reserve room (and a disk), record that, make the files, serve the source → available; what cannot be → error
- *   available  as large as is wanted; limits told to who has it open; a process of our own while snapshots need one or it is
- *              filled in the background; filled → the source is not needed any more
+ *   available  as large as is wanted, or that is refused; limits told to who has it open; a process of our own while snapshots need
+ *              one or it is filled in the background; filled → the source is not needed any more
  *   deleting   nobody has it open, no snapshot is made of it → its process, its disk's ends and its files go → deleted
  *
  * Each step may have been done before, and cut off anywhere.
@@ -22,7 +22,6 @@
 #define LOOK_OPEN_MS 15000 /* how often who has it open is asked, how often one in the background */
 #define LOOK_OWN_MS 1000
 #define TELL_AGAIN_MS 60000
-#define GROW_AGAIN_MS 20000
 
 enum step {
 	STEP_DONE,
@@ -194,7 +193,8 @@ static enum step fail(struct job *j)
 	return STEP_DONE;
 }
 
-/* Marks the source as read by this volume, unless it is on its way out. 1: it is not there yet. */
+/* It can be read, though perhaps it is wanted deleted: it is held for this volume (wants_export) since the specification was heard of,
+ * and the cloud controller tells of a volume before it tells of its source's end. 1: it is not there yet. */
 static int claim_source(struct job *j)
 {
 	const char *id = j->spec->snapshot_id;
@@ -205,7 +205,7 @@ static int claim_source(struct job *j)
 	const struct sc_snapshot *s = sc_find_snapshot(sc, id);
 	if (s && s->rec.state == SC_S_PENDING && !s->rec.stored && !s->item.deleted)
 		r = 1;
-	else if (s && (s->removing || s->item.deleted || s->rec.state == SC_S_DELETED || s->rec.state == SC_S_ERROR))
+	else if (s && (s->removing || (s->item.deleted && !s->rec.stored) || s->rec.state == SC_S_DELETED || s->rec.state == SC_S_ERROR))
 		r = error_set(&j->err, "InvalidSnapshot.NotFound", "The snapshot %s does not exist.", id);
 	else
 		j->v->wants_export = true;
@@ -335,19 +335,37 @@ static int begin_own(struct job *j)
 
 /* ---- as large, and as fast, as is wanted ---- */
 
-static void cannot_grow(struct job *j)
+static bool is_refused(const struct job *j)
 {
-	pthread_mutex_lock(&j->sc->lock);
-	if (!str_eq(j->v->grow_reason, j->err.message)) {
-		log_warn("a volume cannot grow", "id=%s err=%s", j->id, log_quote(j->err.message));
-		snprintf(j->v->grow_reason, sizeof(j->v->grow_reason), "%.190s", j->err.message);
-		sc_show(j->sc, &j->v->item);
-	}
-	pthread_mutex_unlock(&j->sc->lock);
-	error_clear(&j->err);
+	return j->rec.refused_generation && j->rec.refused_generation == j->spec->generation.value;
 }
 
-/* STEP_DONE: it is as it should be, or cannot be for now. */
+/* Recorded before it is told, and final for this specification: who hears of it goes back to the size that was, and must not
+ * meet a volume that has grown after all. */
+static enum step refuse(struct job *j)
+{
+	log_warn("a volume cannot grow", "id=%s err=%s", j->id, log_quote(j->err.message));
+	j->rec.refused_generation = j->spec->generation.value;
+	snprintf(j->rec.reason, sizeof(j->rec.reason), "%.390s", j->err.message);
+	error_clear(&j->err);
+	return commit(j) < 0 ? STEP_RETRY : STEP_DONE;
+}
+
+/* Recorded, too, before anything grows: growth that was begun is never refused. */
+static enum step promise_room(struct job *j, int64_t bytes)
+{
+	int r = j->rec.device[0] ? pool_device_fits(j->rec.device, bytes, &j->err) : reserve(j, bytes);
+
+	if (r && str_eq(j->err.code, "InsufficientVolumeCapacity"))
+		return refuse(j);
+	if (r)
+		return STEP_RETRY;
+	j->rec.growing_bytes = bytes;
+	j->rec.reason[0] = '\0';
+	return commit(j) < 0 ? STEP_RETRY : STEP_AGAIN;
+}
+
+/* STEP_DONE: it is as it should be, or cannot be. */
 static enum step grow(struct job *j)
 {
 	int64_t wanted = j->spec->size_bytes.value;
@@ -355,13 +373,10 @@ static enum step grow(struct job *j)
 	struct sc_filled now;
 	int r;
 
-	if (wanted <= j->rec.size_bytes)
+	if (wanted <= j->rec.size_bytes || is_refused(j))
 		return STEP_DONE;
-	r = j->rec.device[0] ? pool_device_fits(j->rec.device, wanted, &j->err) : reserve(j, wanted);
-	if (r) {
-		cannot_grow(j);
-		return wait_ms(j, GROW_AGAIN_MS);
-	}
+	if (wanted > j->rec.growing_bytes)
+		return promise_room(j, wanted);
 	if (is_held(j) || j->served) {
 		r = sc_volume_change(j->sc, &p, wanted, NULL, &now, &j->err);
 		if (r == 0 && now.size_bytes < wanted)
@@ -372,12 +387,10 @@ static enum step grow(struct job *j)
 	if (r)
 		return STEP_RETRY;
 	j->rec.size_bytes = wanted;
+	j->rec.growing_bytes = 0;
 	if (commit(j) < 0)
 		return STEP_RETRY;
-	pthread_mutex_lock(&j->sc->lock);
-	j->v->reserved_bytes = wanted;
-	j->v->grow_reason[0] = '\0';
-	pthread_mutex_unlock(&j->sc->lock);
+	unreserve(j, wanted);
 	log_info("a volume has grown", "id=%s bytes=%lld", j->id, (long long)wanted);
 	return STEP_AGAIN;
 }
@@ -456,13 +469,9 @@ static enum step keep(struct job *j)
 	if (own && begin_own(j))
 		return STEP_RETRY;
 	s = grow(j);
-	if (s == STEP_AGAIN || s == STEP_RETRY)
-		return s;
-	enum step l = limit(j);
-	if (l != STEP_DONE)
-		return l;
-	l = look(j);
-	return l == STEP_DONE ? s : l;
+	if (s == STEP_DONE && !is_refused(j)) /* else it stays as it was, in all respects */
+		s = limit(j);
+	return s == STEP_DONE ? look(j) : s;
 }
 
 /* ---- deleting ---- */
