@@ -104,6 +104,11 @@ def test_sharing(client, ec2, make_volume, make_snapshot, zone):
         other.describe_snapshots(SnapshotIds=[s])
 
 
+def test_a_page_of_more_than_there_can_be(ec2):
+    for describe in (ec2.describe_snapshots, ec2.describe_volumes, ec2.describe_volume_status):
+        assert "NextToken" not in describe(MaxResults=1001)
+
+
 def test_filters_and_pages(ec2, make_volume, make_snapshot):
     key = uuid.uuid4().hex
     v = make_volume()

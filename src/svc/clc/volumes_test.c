@@ -117,7 +117,7 @@ static const struct {
     {"Action=DescribeVolumes&VolumeId.1=vol-00000000000000000", "InvalidVolume.NotFound"},
     {"Action=DescribeVolumes&VolumeId.1=mine", "InvalidVolumeID.Malformed"},
     {"Action=DescribeVolumes&MaxResults=4", "InvalidParameterValue"},
-    {"Action=DescribeVolumes&MaxResults=1001", "InvalidParameterValue"},
+    {"Action=DescribeVolumeStatus&MaxResults=4", "InvalidParameterValue"},
     {"Action=DescribeVolumes&MaxResults=5&VolumeId.1=%v", "InvalidParameterCombination"},
     {"Action=DescribeVolumes&NextToken=x", "InvalidNextToken"},
     {"Action=DescribeVolumes&Filter.1.Name=colour&Filter.1.Value.1=red", "InvalidParameterValue"},
@@ -431,6 +431,53 @@ static void status_and_attribute(void **state)
 	assert_non_null(strstr(reply.data, "<autoEnableIO><value>true</value></autoEnableIO>"));
 }
 
+/* So many volumes and snapshots, in one transaction: each of its own would wait for the disk. */
+static void fill(struct fixture *f, int count)
+{
+	struct records_volume *v = fixture_get_volume(f, fixture_volume(f, 1));
+	struct records_snapshot *s = fixture_get_snapshot(f, fixture_snapshot(f, &f->account, 1));
+	struct error e = {0};
+	char id[ID_LEN];
+
+	assert_int_equal(state_begin(f->clc.state, &e), 0);
+	for (int n = 1; n < count; n++) {
+		id_new("vol", id);
+		v->volume_id = id;
+		assert_int_equal(record_put(&f->clc, KIND_VOLUME, v->account_id, id, NULL, v, &e), 0);
+		id_new("snap", id);
+		s->snapshot_id = id;
+		assert_int_equal(record_put(&f->clc, KIND_SNAPSHOT, s->account_id, id, NULL, s, &e), 0);
+	}
+	assert_int_equal(state_commit(f->clc.state, &e), 0);
+}
+
+/* More than a page can have is asked for: a full page and a token are the answer. */
+static void pages_have_a_most(void **state)
+{
+	static const char *const actions[] = {"DescribeVolumes", "DescribeVolumeStatus",
+					      "DescribeSnapshots"};
+	static const char *const items[] = {"volumeId", "volumeId", "snapshotId"};
+	struct fixture *f = *state;
+	struct words w = {.z = f->clc.zone};
+
+	fill(f, 1001);
+	for (size_t n = 0; n < ARRAY_SIZE(actions); n++) {
+		const char *query = arena_printf(f->arena, "Action=%s&MaxResults=5000", actions[n]);
+
+		assert_string_equal(call(f, query, &w), "");
+		assert_non_null(element(f, items[n], 999));
+		assert_null(element(f, items[n], 1000));
+		const char *token = element(f, "nextToken", 0);
+		assert_non_null(token);
+		token = uri_encode(f->arena, token, strlen(token), false);
+		assert_string_equal(
+		    call(f, arena_printf(f->arena, "%s&NextToken=%s", query, token), &w), "");
+		assert_non_null(element(f, items[n], 0));
+		assert_null(element(f, items[n], 1));
+		assert_null(element(f, "nextToken", 0));
+	}
+}
+
 static void pages_and_tags(void **state)
 {
 	struct fixture *f = *state;
@@ -500,6 +547,7 @@ int main(void)
 	    TEST(root_volume_stays_while_the_guest_runs),
 	    TEST(modification_is_shown),
 	    TEST(status_and_attribute),
+	    TEST(pages_have_a_most),
 	    TEST(pages_and_tags),
 	    cmocka_unit_test(device_names),
 	};
