@@ -310,6 +310,25 @@ static void instance_has_sixteen_slots(void **state)
 	assert_int_equal(device_of_volume(fixture_instance(f, w.i), w.v)->slot.value, 5);
 }
 
+static void local_disks_take_slots(void **state)
+{
+	struct fixture *f = *state;
+	struct ec2_call c = {.clc = &f->clc, .arena = f->arena};
+	struct records_instance i = {.instance_id = "i-0", .local_disks = WIRE_INT_OF(12)};
+	struct records_volume *v = fixture_get_volume(f, fixture_volume(f, 1));
+	struct records_instance_block_device *d;
+
+	for (int n = 0; n < 4; n++) {
+		const struct attach_wish wish = {
+		    .device_name = arena_printf(f->arena, "/dev/sd%c", 'f' + n)};
+
+		assert_int_equal(device_attach(&c, &i, v, &wish, &d) < 0, n == 3);
+		volume_enter(v, VOLUME_AVAILABLE, 0);
+	}
+	assert_string_equal(c.error.code, "AttachmentLimitExceeded");
+	assert_non_null(strstr(c.error.message, "a boot disk and 3 others"));
+}
+
 static void states_that_refuse(void **state)
 {
 	struct fixture *f = *state;
@@ -543,6 +562,7 @@ int main(void)
 	    TEST(volume_of_a_snapshot),
 	    TEST(attachments_are_shown),
 	    TEST(instance_has_sixteen_slots),
+	    TEST(local_disks_take_slots),
 	    TEST(states_that_refuse),
 	    TEST(root_volume_stays_while_the_guest_runs),
 	    TEST(modification_is_shown),
