@@ -35,7 +35,9 @@ static void fill_gp2(const struct volume_type *t, uint64_t gib, struct volume_li
 
 static void fill_provisioned(const struct volume_type *t, uint64_t gib, struct volume_limits *l)
 {
-	l->bytes_per_s = l->burst_bytes_per_s = MIN_OF(l->iops * 256 * 1024, 1000 * MIB);
+	uint64_t most = (str_eq(t->name, "io2") ? 4000 : 1000) * MIB;
+
+	l->bytes_per_s = l->burst_bytes_per_s = MIN_OF(l->iops * 256 * 1024, most);
 }
 
 /* Throughput by size; the bucket holds a TiB for each TiB. */
@@ -61,12 +63,12 @@ static void fill_standard(const struct volume_type *t, uint64_t gib, struct volu
 }
 
 static const struct volume_type types[] = {
-	{ .name = "gp3", .min_gib = 1, .max_gib = 16384, .boots = true, .min_iops = 3000, .max_iops = 16000, .default_iops = 3000,
-	  .iops_per_gib = 500, .min_mib = 125, .max_mib = 1000, .default_mib = 125, .io_bytes = 256 * 1024 },
+	{ .name = "gp3", .min_gib = 1, .max_gib = 65536, .boots = true, .min_iops = 3000, .max_iops = 80000, .default_iops = 3000,
+	  .iops_per_gib = 500, .min_mib = 125, .max_mib = 2000, .default_mib = 125, .io_bytes = 256 * 1024 },
 	{ .name = "gp2", .min_gib = 1, .max_gib = 16384, .boots = true, .io_bytes = 256 * 1024, .fill = fill_gp2 },
 	{ .name = "io1", .min_gib = 4, .max_gib = 16384, .boots = true, .min_iops = 100, .max_iops = 64000, .iops_per_gib = 50,
 	  .io_bytes = 256 * 1024, .fill = fill_provisioned },
-	{ .name = "io2", .min_gib = 4, .max_gib = 16384, .boots = true, .min_iops = 100, .max_iops = 64000, .iops_per_gib = 500,
+	{ .name = "io2", .min_gib = 4, .max_gib = 65536, .boots = true, .min_iops = 100, .max_iops = 256000, .iops_per_gib = 1000,
 	  .io_bytes = 256 * 1024, .fill = fill_provisioned },
 	{ .name = "st1", .min_gib = 125, .max_gib = 16384, .io_bytes = MIB, .fill = fill_hdd },
 	{ .name = "sc1", .min_gib = 125, .max_gib = 16384, .io_bytes = MIB, .fill = fill_hdd },

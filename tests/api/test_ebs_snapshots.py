@@ -125,11 +125,19 @@ def test_sharing(client, ec2, make_volume, make_snapshot, zone):
     with pytest.raises(ClientError) as e:
         other.delete_snapshot(SnapshotId=s)
     assert error_code(e) == "UnauthorizedOperation"
-    ec2.modify_snapshot_attribute(SnapshotId=s, CreateVolumePermission={"Add": [{"Group": "all"}]})
+    with pytest.raises(ClientError) as e:
+        ec2.modify_snapshot_attribute(SnapshotId=s, OperationType="add", CreateVolumePermission={"Remove": [{"UserId": other_id}]})
+    assert error_code(e) == "InvalidParameterCombination"
+    ec2.modify_snapshot_attribute(SnapshotId=s, GroupNames=["all"], CreateVolumePermission={"Add": [{"Group": "all"}]})
     assert s in [x["SnapshotId"] for x in other.describe_snapshots(RestorableByUserIds=["all"])["Snapshots"]]
     ec2.reset_snapshot_attribute(SnapshotId=s, Attribute="createVolumePermission")
     with pytest.raises(ClientError):
         other.describe_snapshots(SnapshotIds=[s])
+
+
+def test_a_page_of_more_than_there_can_be(ec2):
+    for describe in (ec2.describe_snapshots, ec2.describe_volumes, ec2.describe_volume_status):
+        assert "NextToken" not in describe(MaxResults=1001)
 
 
 def test_filters_and_pages(ec2, make_volume, make_snapshot):

@@ -45,7 +45,9 @@ def test_a_life(ec2, zone):
     (dict(Size=100, VolumeType="gp2"), 300, None),
     (dict(Size=4, VolumeType="io1", Iops=150), 150, None),
     (dict(Size=4, VolumeType="io2", Iops=2000), 2000, None),
+    (dict(Size=64, VolumeType="io2", Iops=64000), 64000, None),
     (dict(Size=8, VolumeType="gp3", Iops=4000, Throughput=250), 4000, 250),
+    (dict(Size=64, VolumeType="gp3", Iops=32000, Throughput=2000), 32000, 2000),
     (dict(Size=1, VolumeType="standard"), None, None),
 ])
 def test_types(ec2, make_volume, wanted, iops, throughput):
@@ -58,6 +60,8 @@ def test_types(ec2, make_volume, wanted, iops, throughput):
     (dict(Size=0), "InvalidParameterValue"),
     (dict(), "MissingParameter"),
     (dict(Size=99999), "InvalidParameterValue"),
+    (dict(Size=65537, VolumeType="io2", Iops=100), "InvalidParameterValue"),
+    (dict(Size=64, VolumeType="io2", Iops=64001), "InvalidParameterValue"),
     (dict(Size=1, VolumeType="gp9"), "UnknownVolumeType"),
     (dict(Size=4, VolumeType="io1"), "MissingParameter"),
     (dict(Size=4, Iops=100), "InvalidParameterCombination"),

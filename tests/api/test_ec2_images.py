@@ -93,9 +93,54 @@ def test_sharing(ec2, client, image):
     assert not sees()
 
 
-def test_description(ec2, image):
-    ec2.modify_image_attribute(ImageId=image, Description={"Value": "two"})
-    assert ec2.describe_image_attribute(ImageId=image, Attribute="description")["Description"] == {"Value": "two"}
+THEM = "123456789012"
+
+
+@pytest.mark.parametrize("change, shared_with", [
+    (dict(Attribute="launchPermission", OperationType="add", UserIds=[THEM]), [{"UserId": THEM}]),
+    (dict(Attribute="launchPermission", OperationType="add", UserIds=[THEM], UserGroups=["all"]), [{"Group": "all"}, {"UserId": THEM}]),
+    (dict(UserIds=[THEM], LaunchPermission={"Add": [{"UserId": THEM}]}), [{"UserId": THEM}]),
+    (dict(UserGroups=["all"], LaunchPermission={"Add": [{"Group": "all"}]}), [{"Group": "all"}]),
+])
+def test_older_form_of_sharing(ec2, image, change, shared_with):
+    def shared():
+        return ec2.describe_image_attribute(ImageId=image, Attribute="launchPermission")["LaunchPermissions"]
+
+    ec2.modify_image_attribute(ImageId=image, **change)
+    assert shared() == shared_with
+    ec2.modify_image_attribute(ImageId=image, OperationType="remove", UserIds=[THEM], UserGroups=["all"])
+    assert shared() == []
+
+
+@pytest.mark.parametrize("change, want", [
+    (dict(UserIds=[THEM]), "MissingParameter"),
+    (dict(OperationType="add"), "MissingParameter"),
+    (dict(OperationType="keep", UserIds=[THEM]), "InvalidParameterValue"),
+    (dict(OperationType="add", UserIds=["12"]), "InvalidAMIAttributeItemValue"),
+    (dict(OperationType="add", UserGroups=["some"]), "InvalidParameterValue"),
+    (dict(OperationType="remove", LaunchPermission={"Add": [{"UserId": THEM}]}), "InvalidParameterCombination"),
+    (dict(UserIds=[THEM], LaunchPermission={"Add": [{"Group": "all"}]}), "InvalidParameterCombination"),
+    (dict(Attribute="description", OperationType="add", UserIds=[THEM]), "InvalidParameterCombination"),
+    (dict(Description={"Value": "x"}, OperationType="add", UserIds=[THEM]), "InvalidParameterCombination"),
+    (dict(Attribute="launchPermission", Value="x"), "InvalidParameterCombination"),
+    (dict(Value="x"), "InvalidParameterCombination"),
+    (dict(Attribute="description", Value="x", Description={"Value": "y"}), "InvalidParameterCombination"),
+    (dict(Attribute="description", Value="x" * 256), "InvalidParameterValue"),
+])
+def test_bad_changes_of_attributes(ec2, image, change, want):
+    with pytest.raises(ClientError) as e:
+        ec2.modify_image_attribute(ImageId=image, **change)
+    assert code(e) == want
+    assert ec2.describe_image_attribute(ImageId=image, Attribute="launchPermission")["LaunchPermissions"] == []
+
+
+@pytest.mark.parametrize("change, text", [
+    (dict(Description={"Value": "two"}), "two"),
+    (dict(Attribute="description", Value="three"), "three"),
+])
+def test_description(ec2, image, change, text):
+    ec2.modify_image_attribute(ImageId=image, **change)
+    assert ec2.describe_image_attribute(ImageId=image, Attribute="description")["Description"] == {"Value": text}
 
 
 @pytest.mark.parametrize("changes, want", [

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A volume of 16 TiB, the most that EC2's general purpose volumes have, through the whole stack; and a longer one."""
+"""A volume of 16 TiB, the most that EC2's gp2 and io1 volumes have, through the whole stack; and a longer one."""
 import json
 import os
 import re

@@ -77,7 +77,8 @@ static int choose_slot(struct ec2_call *call, const struct records_instance *i,
 		return ec2_error(call, "AttachmentLimitExceeded",
 				 "The instance '%s' has its limit of volumes: a boot disk and %d "
 				 "others",
-				 i->instance_id, LIMIT_DEVICES_PER_INSTANCE - 1);
+				 i->instance_id,
+				 (int)(LIMIT_DEVICES_PER_INSTANCE - 1 - i->local_disks.value));
 	*ret = slot;
 	return 0;
 }

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/buf.h"
+#include "base/macros.h"
 #include "base/text.h"
 #include "svc/clc/clc_priv.h"
 #include "svc/clc/reconcile.h"
@@ -107,6 +108,16 @@ int ec2_page(struct ec2_call *call, const struct wire_int *max_results, const ch
 	}
 	*ret = p;
 	return 0;
+}
+
+int ec2_page_clamped(struct ec2_call *call, const struct wire_int *max_results,
+		     const char *next_token, bool with_ids, int64_t min, int64_t max,
+		     struct page *ret)
+{
+	struct wire_int asked = *max_results;
+
+	asked.value = MIN_OF(asked.value, max);
+	return ec2_page(call, &asked, next_token, with_ids, min, max, ret);
 }
 
 bool page_take(struct page *p, int64_t seq)

@@ -191,6 +191,10 @@ struct page {
  * InvalidNextToken. */
 int ec2_page(struct ec2_call *call, const struct wire_int *max_results, const char *next_token,
 	     bool with_ids, int64_t min, int64_t max, struct page *ret);
+/* The same for the actions where EC2 answers a MaxResults above max with max items. */
+int ec2_page_clamped(struct ec2_call *call, const struct wire_int *max_results,
+		     const char *next_token, bool with_ids, int64_t min, int64_t max,
+		     struct page *ret);
 /* Whether the next item, which matched the filters, goes into this page; seq counts from 1. */
 bool page_take(struct page *p, int64_t seq);
 /* NULL when this was the last page. */

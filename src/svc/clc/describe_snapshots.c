@@ -174,8 +174,8 @@ int ec2_describe_snapshots(struct ec2_call *call, const struct ec2_describe_snap
 	int r = filter_set_new(call, &table, &in->filters, &filters);
 
 	if (r >= 0)
-		r = ec2_page(call, &in->max_results, in->next_token, named, PAGE_MIN, PAGE_MAX,
-			     &page);
+		r = ec2_page_clamped(call, &in->max_results, in->next_token, named, PAGE_MIN,
+				     PAGE_MAX, &page);
 	if (r >= 0)
 		r = named ? list_named(call, &in->snapshot_ids, &l)
 			  : list_all(call, &in->owner_ids, &l);

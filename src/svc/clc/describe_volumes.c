@@ -151,8 +151,8 @@ int ec2_describe_volumes(struct ec2_call *call, const struct ec2_describe_volume
 	int r = filter_set_new(call, &volume_filters, &in->filters, &filters);
 
 	if (r >= 0)
-		r = ec2_page(call, &in->max_results, in->next_token, ids > 0, PAGE_MIN,
-			     PAGE_MAX, &page);
+		r = ec2_page_clamped(call, &in->max_results, in->next_token, ids > 0, PAGE_MIN,
+				     PAGE_MAX, &page);
 	if (r >= 0)
 		r = list_volumes(call, &in->volume_ids, &l);
 	if (r >= 0 && (!ids || ids > FEW))
@@ -243,8 +243,8 @@ int ec2_describe_volume_status(struct ec2_call *call,
 	int r = filter_set_new(call, &status_filters, &in->filters, &filters);
 
 	if (r >= 0)
-		r = ec2_page(call, &in->max_results, in->next_token, in->volume_ids.count > 0,
-			     PAGE_MIN, PAGE_MAX, &page);
+		r = ec2_page_clamped(call, &in->max_results, in->next_token,
+				     in->volume_ids.count > 0, PAGE_MIN, PAGE_MAX, &page);
 	if (r >= 0)
 		r = list_volumes(call, &in->volume_ids, &l);
 	if (r >= 0)

@@ -1,90 +1,80 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include <string.h>
-
 #include "base/text.h"
 #include "gen/ec2_handlers.h"
 #include "svc/clc/image_devices.h"
 #include "svc/clc/images.h"
+#include "svc/clc/sharing.h"
 
-/* An image's description, and who may launch it: its owner, all ("Group=all"), or accounts by id.
- */
+/* An image's description, and who may launch it. */
 
 enum { LAUNCH_USERS_MAX = 1000 };
 
-static int check_permission(struct ec2_call *call, const struct ec2_launch_permission *p)
+static struct sharing_list permissions_of(struct arena *a,
+					  const struct ec2_launch_permission_list *l)
 {
-	if (!p->group == !p->user_id)
-		return ec2_error(call, "InvalidParameterCombination",
-				 "A launch permission names either a Group or a UserId");
-	if (p->group && !str_eq(p->group, "all"))
-		return ec2_error(call, "InvalidParameterValue",
-				 "Value (%.60s) for parameter Group is invalid: all", p->group);
-	if (p->user_id && (strlen(p->user_id) != 12 || strspn(p->user_id, "0123456789") != 12))
-		return ec2_error(call, "InvalidAMIAttributeItemValue",
-				 "Invalid attribute item value \"%.60s\" for userId item type",
-				 p->user_id);
-	return 0;
-}
+	struct sharing_list to = {.items = arena_new_array(a, struct sharing_permission, l->count)};
 
-static void add_user(struct arena *a, struct wire_string_list *users, const char *id)
-{
-	const char **items = arena_new_array(a, const char *, users->count + 1);
-
-	for (size_t i = 0; i < users->count; i++) {
-		if (str_eq(users->items[i], id))
-			return;
-		items[i] = users->items[i];
-	}
-	items[users->count] = id;
-	*users = (struct wire_string_list){.set = true, .count = users->count + 1, .items = items};
-}
-
-static void remove_user(struct wire_string_list *users, const char *id)
-{
-	size_t kept = 0;
-
-	for (size_t i = 0; i < users->count; i++)
-		if (!str_eq(users->items[i], id))
-			users->items[kept++] = users->items[i];
-	users->count = kept;
+	for (; to.count < l->count; to.count++)
+		to.items[to.count] = (struct sharing_permission){
+		    .group = l->items[to.count].group, .user_id = l->items[to.count].user_id};
+	return to;
 }
 
 static int change_permissions(struct ec2_call *call,
-			      const struct ec2_launch_permission_modifications *m,
+			      const struct ec2_modify_image_attribute_request *in,
 			      struct records_image *image)
 {
-	int r = 0;
+	struct sharing_request q = {.parameter = "LaunchPermission",
+				    .bad_user_code = "InvalidAMIAttributeItemValue",
+				    .operation_type = in->operation_type,
+				    .user_ids = &in->user_ids,
+				    .groups = &in->user_groups};
 
-	for (size_t i = 0; r == 0 && i < m->add.count; i++)
-		r = check_permission(call, &m->add.items[i]);
-	for (size_t i = 0; r == 0 && i < m->remove.count; i++)
-		r = check_permission(call, &m->remove.items[i]);
+	if (in->launch_permission) {
+		q.add = permissions_of(call->arena, &in->launch_permission->add);
+		q.remove = permissions_of(call->arena, &in->launch_permission->remove);
+	}
+	int r = sharing_read(call, &q);
 	if (r < 0)
 		return r;
-	for (size_t i = 0; i < m->add.count; i++) {
-		if (m->add.items[i].group)
-			image->public = WIRE_BOOL_OF(true);
-		else
-			add_user(call->arena, &image->launch_user_ids, m->add.items[i].user_id);
-	}
-	for (size_t i = 0; i < m->remove.count; i++) {
-		if (m->remove.items[i].group)
-			image->public = WIRE_BOOL_OF(false);
-		else
-			remove_user(&image->launch_user_ids, m->remove.items[i].user_id);
-	}
+	sharing_apply(call->arena, &q, &image->public, &image->launch_user_ids);
 	if (image->launch_user_ids.count > LAUNCH_USERS_MAX)
 		return ec2_error(call, "AttributeLimitExceeded",
 				 "An image is shared with at most %d accounts", LAUNCH_USERS_MAX);
 	return 0;
 }
 
+static bool asks_permissions(const struct ec2_modify_image_attribute_request *in)
+{
+	return in->launch_permission || in->operation_type || in->user_ids.count ||
+	       in->user_groups.count;
+}
+
+/* Description, or Attribute with Value. */
+static const char *new_description(const struct ec2_modify_image_attribute_request *in)
+{
+	return in->value ? in->value : in->description ? in->description->value : NULL;
+}
+
+static int check_description(struct ec2_call *call,
+			     const struct ec2_modify_image_attribute_request *in)
+{
+	if (in->value && !in->attribute)
+		return ec2_error(call, "InvalidParameterCombination",
+				 "The parameter Value needs the parameter Attribute");
+	if (in->value && in->description && !str_eq(in->value, in->description->value))
+		return ec2_error(call, "InvalidParameterCombination",
+				 "Value and Description are not the same");
+	return image_description_check(call, new_description(in));
+}
+
 /* Which attribute: said by Attribute, or by the member that is there; exactly one. */
 static int check_modify(struct ec2_call *call, const struct ec2_modify_image_attribute_request *in)
 {
-	const char *given = in->launch_permission ? "launchPermission" : "description";
+	const bool permissions = asks_permissions(in);
+	const char *given = permissions ? "launchPermission" : "description";
 
-	if (!in->launch_permission == !in->description)
+	if (permissions == (in->description || in->value))
 		return ec2_error(
 		    call, "InvalidParameterCombination",
 		    "The request must contain exactly one of the parameters LaunchPermission and Description");
@@ -92,10 +82,7 @@ static int check_modify(struct ec2_call *call, const struct ec2_modify_image_att
 		return ec2_error(call, "InvalidParameterCombination",
 				 "Attribute is %.60s, and the request changes %s", in->attribute,
 				 given);
-	if (in->description && in->description->value && strlen(in->description->value) > 255)
-		return ec2_error(call, "InvalidParameterValue",
-				 "Description must have at most 255 characters");
-	return 0;
+	return permissions ? 0 : check_description(call, in);
 }
 
 int ec2_modify_image_attribute(struct ec2_call *call,
@@ -108,10 +95,10 @@ int ec2_modify_image_attribute(struct ec2_call *call,
 		r = ec2_begin(call);
 	if (r == 0)
 		r = ec2_image_get(call, in->image_id, true, &image);
-	if (r == 0 && in->description)
-		image->description = in->description->value;
-	if (r == 0 && in->launch_permission)
-		r = change_permissions(call, in->launch_permission, image);
+	if (r == 0 && asks_permissions(in))
+		r = change_permissions(call, in, image);
+	else if (r == 0)
+		image->description = new_description(in);
 	if (r == 0)
 		r = image_put(call->clc, image, &call->error);
 	return r < 0 ? r : ec2_commit(call);

@@ -1,11 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include <string.h>
-
 #include "base/text.h"
 #include "gen/ec2_handlers.h"
+#include "svc/clc/sharing.h"
 #include "svc/clc/volumes.h"
 
-/* Who may make volumes of a snapshot: its owner, all ("Group=all"), or accounts by id. */
+/* Who may make volumes of a snapshot. */
 
 #define PERMISSION "createVolumePermission"
 
@@ -18,119 +17,43 @@ static int check_attribute(struct ec2_call *call, const char *attribute)
 	return 0;
 }
 
-static int check_group(struct ec2_call *call, const char *group)
+static struct sharing_list permissions_of(struct arena *a,
+					  const struct ec2_create_volume_permission_list *l)
 {
-	if (!str_eq(group, "all"))
-		return ec2_error(call, "InvalidParameterValue",
-				 "Value (%.60s) for parameter group is invalid: all", group);
-	return 0;
+	struct sharing_list to = {.items = arena_new_array(a, struct sharing_permission, l->count)};
+
+	for (; to.count < l->count; to.count++)
+		to.items[to.count] = (struct sharing_permission){
+		    .group = l->items[to.count].group, .user_id = l->items[to.count].user_id};
+	return to;
 }
 
-static int check_user(struct ec2_call *call, const char *id)
+static int change_permissions(struct ec2_call *call, struct records_snapshot *s,
+			      const struct ec2_modify_snapshot_attribute_request *in)
 {
-	if (strlen(id) != 12 || strspn(id, "0123456789") != 12)
-		return ec2_error(call, "InvalidParameterValue",
-				 "Value (%.60s) for parameter userId is invalid: an account's id "
-				 "has 12 digits",
-				 id);
-	return 0;
-}
+	struct sharing_request q = {.parameter = "CreateVolumePermission",
+				    .bad_user_code = "InvalidParameterValue",
+				    .one_way = true,
+				    .operation_type = in->operation_type,
+				    .user_ids = &in->user_ids,
+				    .groups = &in->group_names};
 
-static void add_user(struct arena *a, struct wire_string_list *users, const char *id)
-{
-	const char **items = arena_new_array(a, const char *, users->count + 1);
-
-	if (list_has(users, id))
-		return;
-	if (users->count)
-		memcpy(items, users->items, users->count * sizeof(items[0]));
-	items[users->count] = id;
-	*users = (struct wire_string_list){.set = true, .count = users->count + 1, .items = items};
-}
-
-static void remove_user(struct wire_string_list *users, const char *id)
-{
-	size_t kept = 0;
-
-	for (size_t i = 0; i < users->count; i++)
-		if (!str_eq(users->items[i], id))
-			users->items[kept++] = users->items[i];
-	users->count = kept;
-}
-
-/* One permission more or less: of a group or of an account. */
-static int change(struct ec2_call *call, struct records_snapshot *s, bool add, const char *group,
-		  const char *user)
-{
-	int r;
-
-	if (!group == !user)
-		return ec2_error(call, "InvalidParameterCombination",
-				 "A permission names either a Group or a UserId");
-	r = group ? check_group(call, group) : check_user(call, user);
-	if (r >= 0 && add && s->encrypted.value)
-		return ec2_error(call, "OperationNotPermitted",
-				 "Encrypted snapshots with EBS default key cannot be shared");
+	if (in->create_volume_permission) {
+		q.add = permissions_of(call->arena, &in->create_volume_permission->add);
+		q.remove = permissions_of(call->arena, &in->create_volume_permission->remove);
+	}
+	int r = sharing_read(call, &q);
 	if (r < 0)
 		return r;
-	if (group)
-		s->public = WIRE_BOOL_OF(add);
-	else if (add)
-		add_user(call->arena, &s->create_volume_user_ids, user);
-	else
-		remove_user(&s->create_volume_user_ids, user);
-	return 0;
-}
-
-static int change_list(struct ec2_call *call, struct records_snapshot *s, bool add,
-		       const struct ec2_create_volume_permission_list *l)
-{
-	int r = 0;
-
-	for (size_t i = 0; r >= 0 && i < l->count; i++)
-		r = change(call, s, add, l->items[i].group, l->items[i].user_id);
-	return r;
-}
-
-/* The older form: OperationType with UserIds and GroupNames. */
-static int change_flat(struct ec2_call *call, struct records_snapshot *s,
-		       const struct ec2_modify_snapshot_attribute_request *in)
-{
-	bool add = str_eq(in->operation_type, "add");
-	int r = 0;
-
-	if (!in->operation_type)
-		return ec2_error(call, "MissingParameter",
-				 "The request must contain the parameter operationType");
-	for (size_t i = 0; r >= 0 && i < in->user_ids.count; i++)
-		r = change(call, s, add, NULL, in->user_ids.items[i]);
-	for (size_t i = 0; r >= 0 && i < in->group_names.count; i++)
-		r = change(call, s, add, in->group_names.items[i], NULL);
-	return r;
-}
-
-static int change_all(struct ec2_call *call, struct records_snapshot *s,
-		      const struct ec2_modify_snapshot_attribute_request *in)
-{
-	const struct ec2_create_volume_permission_modifications *m = in->create_volume_permission;
-	bool flat = in->user_ids.count || in->group_names.count;
-	int r;
-
-	if (!m && !flat)
-		return ec2_error(call, "MissingParameter",
-				 "The request must contain the parameter CreateVolumePermission");
-	if (m && flat)
-		return ec2_error(call, "InvalidParameterCombination",
-				 "Permissions are given in one form: CreateVolumePermission, or "
-				 "OperationType with UserIds and GroupNames");
-	r = flat ? change_flat(call, s, in) : change_list(call, s, true, &m->add);
-	if (r >= 0 && m)
-		r = change_list(call, s, false, &m->remove);
-	if (r >= 0 && s->create_volume_user_ids.count > LIMIT_SHARED_USERS)
+	if (q.add.count && s->encrypted.value)
+		return ec2_error(call, "OperationNotPermitted",
+				 "Encrypted snapshots with EBS default key cannot be shared");
+	sharing_apply(call->arena, &q, &s->public, &s->create_volume_user_ids);
+	if (s->create_volume_user_ids.count > LIMIT_SHARED_USERS)
 		return ec2_error(call, "ResourceLimitExceeded",
 				 "A snapshot is shared with at most %d accounts",
 				 LIMIT_SHARED_USERS);
-	return r;
+	return 0;
 }
 
 int ec2_modify_snapshot_attribute(struct ec2_call *call,
@@ -144,7 +67,7 @@ int ec2_modify_snapshot_attribute(struct ec2_call *call,
 	if (r >= 0)
 		r = ec2_snapshot_get(call, in->snapshot_id, true, &s);
 	if (r >= 0)
-		r = change_all(call, s, in);
+		r = change_permissions(call, s, in);
 	if (r >= 0)
 		r = snapshot_put(call, s, false);
 	return r < 0 ? r : ec2_commit(call);

@@ -151,6 +151,21 @@ static void bad_requests_are_refused(void **state)
 	    {"Action=ModifySnapshotAttribute&CreateVolumePermission.Add.1.Group=all&"
 	     "CreateVolumePermission.Add.1.UserId=123456789012&SnapshotId=",
 	     "InvalidParameterCombination"},
+	    {"Action=ModifySnapshotAttribute&CreateVolumePermission.Add.1.Group=all&"
+	     "CreateVolumePermission.Remove.1.UserId=123456789012&SnapshotId=",
+	     "InvalidParameterCombination"},
+	    {"Action=ModifySnapshotAttribute&OperationType=remove&"
+	     "CreateVolumePermission.Add.1.Group=all&SnapshotId=",
+	     "InvalidParameterCombination"},
+	    {"Action=ModifySnapshotAttribute&OperationType=add&"
+	     "CreateVolumePermission.Remove.1.Group=all&SnapshotId=",
+	     "InvalidParameterCombination"},
+	    {"Action=ModifySnapshotAttribute&CreateVolumePermission.Add.1.Group=all&"
+	     "UserId.1=123456789012&SnapshotId=",
+	     "InvalidParameterCombination"},
+	    {"Action=ModifySnapshotAttribute&CreateVolumePermission.Add.1.Group=all&"
+	     "CreateVolumePermission.Add.2.UserId=123456789012&UserGroup.1=all&SnapshotId=",
+	     "InvalidParameterCombination"},
 	    {"Action=ResetSnapshotAttribute&Attribute=productCodes&SnapshotId=",
 	     "InvalidParameterValue"},
 	};
@@ -211,6 +226,37 @@ static void sharing(void **state)
 		 ""),
 	    "");
 	assert_string_equal(call_as(f, &other, show), "InvalidSnapshot.NotFound");
+}
+
+/* Some clients say the same in both forms. */
+static void sharing_in_both_forms(void **state)
+{
+	struct fixture *f = *state;
+	const char *s = fixture_snapshot(f, &f->account, 1);
+	static const struct {
+		const char *change;
+		const char *group, *user_id; /* who it is shared with then */
+	} steps[] = {
+	    {"&UserId.1=123456789012&CreateVolumePermission.Add.1.UserId=123456789012", NULL,
+	     "123456789012"},
+	    {"&UserGroup.1=all&CreateVolumePermission.Add.1.Group=all&OperationType=add", "all",
+	     "123456789012"},
+	    {"&OperationType=remove&CreateVolumePermission.Remove.1.UserId=123456789012", "all",
+	     NULL},
+	    {"&UserGroup.1=all&CreateVolumePermission.Remove.1.Group=all", NULL, NULL},
+	};
+
+	for (size_t n = 0; n < ARRAY_SIZE(steps); n++) {
+		assert_string_equal(
+		    call(f, "Action=ModifySnapshotAttribute&SnapshotId=", s, steps[n].change), "");
+		assert_string_equal(call(f,
+					 "Action=DescribeSnapshotAttribute&Attribute="
+					 "createVolumePermission&SnapshotId=",
+					 s, ""),
+				    "");
+		assert_true(str_eq(element(f, "group", 0), steps[n].group));
+		assert_true(str_eq(element(f, "userId", 0), steps[n].user_id));
+	}
 }
 
 static void deleted_is_gone_at_once(void **state)
@@ -346,6 +392,7 @@ int main(void)
 	    TEST(few_are_pending_at_once),
 	    TEST(bad_requests_are_refused),
 	    TEST(sharing),
+	    TEST(sharing_in_both_forms),
 	    TEST(deleted_is_gone_at_once),
 	    TEST(images_hold_their_snapshots),
 	    TEST(pages_and_filters),

@@ -117,7 +117,7 @@ static const struct {
     {"Action=DescribeVolumes&VolumeId.1=vol-00000000000000000", "InvalidVolume.NotFound"},
     {"Action=DescribeVolumes&VolumeId.1=mine", "InvalidVolumeID.Malformed"},
     {"Action=DescribeVolumes&MaxResults=4", "InvalidParameterValue"},
-    {"Action=DescribeVolumes&MaxResults=1001", "InvalidParameterValue"},
+    {"Action=DescribeVolumeStatus&MaxResults=4", "InvalidParameterValue"},
     {"Action=DescribeVolumes&MaxResults=5&VolumeId.1=%v", "InvalidParameterCombination"},
     {"Action=DescribeVolumes&NextToken=x", "InvalidNextToken"},
     {"Action=DescribeVolumes&Filter.1.Name=colour&Filter.1.Value.1=red", "InvalidParameterValue"},
@@ -318,6 +318,25 @@ static void instance_has_sixteen_slots(void **state)
 	assert_int_equal(device_of_volume(fixture_instance(f, w.i), w.v)->slot.value, 5);
 }
 
+static void local_disks_take_slots(void **state)
+{
+	struct fixture *f = *state;
+	struct ec2_call c = {.clc = &f->clc, .arena = f->arena};
+	struct records_instance i = {.instance_id = "i-0", .local_disks = WIRE_INT_OF(12)};
+	struct records_volume *v = fixture_get_volume(f, fixture_volume(f, 1));
+	struct records_instance_block_device *d;
+
+	for (int n = 0; n < 4; n++) {
+		const struct attach_wish wish = {
+		    .device_name = arena_printf(f->arena, "/dev/sd%c", 'f' + n)};
+
+		assert_int_equal(device_attach(&c, &i, v, &wish, &d) < 0, n == 3);
+		volume_enter(v, VOLUME_AVAILABLE, 0);
+	}
+	assert_string_equal(c.error.code, "AttachmentLimitExceeded");
+	assert_non_null(strstr(c.error.message, "a boot disk and 3 others"));
+}
+
 static void states_that_refuse(void **state)
 {
 	struct fixture *f = *state;
@@ -439,6 +458,53 @@ static void status_and_attribute(void **state)
 	assert_non_null(strstr(reply.data, "<autoEnableIO><value>true</value></autoEnableIO>"));
 }
 
+/* So many volumes and snapshots, in one transaction: each of its own would wait for the disk. */
+static void fill(struct fixture *f, int count)
+{
+	struct records_volume *v = fixture_get_volume(f, fixture_volume(f, 1));
+	struct records_snapshot *s = fixture_get_snapshot(f, fixture_snapshot(f, &f->account, 1));
+	struct error e = {0};
+	char id[ID_LEN];
+
+	assert_int_equal(state_begin(f->clc.state, &e), 0);
+	for (int n = 1; n < count; n++) {
+		id_new("vol", id);
+		v->volume_id = id;
+		assert_int_equal(record_put(&f->clc, KIND_VOLUME, v->account_id, id, NULL, v, &e), 0);
+		id_new("snap", id);
+		s->snapshot_id = id;
+		assert_int_equal(record_put(&f->clc, KIND_SNAPSHOT, s->account_id, id, NULL, s, &e), 0);
+	}
+	assert_int_equal(state_commit(f->clc.state, &e), 0);
+}
+
+/* More than a page can have is asked for: a full page and a token are the answer. */
+static void pages_have_a_most(void **state)
+{
+	static const char *const actions[] = {"DescribeVolumes", "DescribeVolumeStatus",
+					      "DescribeSnapshots"};
+	static const char *const items[] = {"volumeId", "volumeId", "snapshotId"};
+	struct fixture *f = *state;
+	struct words w = {.z = f->clc.zone};
+
+	fill(f, 1001);
+	for (size_t n = 0; n < ARRAY_SIZE(actions); n++) {
+		const char *query = arena_printf(f->arena, "Action=%s&MaxResults=5000", actions[n]);
+
+		assert_string_equal(call(f, query, &w), "");
+		assert_non_null(element(f, items[n], 999));
+		assert_null(element(f, items[n], 1000));
+		const char *token = element(f, "nextToken", 0);
+		assert_non_null(token);
+		token = uri_encode(f->arena, token, strlen(token), false);
+		assert_string_equal(
+		    call(f, arena_printf(f->arena, "%s&NextToken=%s", query, token), &w), "");
+		assert_non_null(element(f, items[n], 0));
+		assert_null(element(f, items[n], 1));
+		assert_null(element(f, "nextToken", 0));
+	}
+}
+
 static void pages_and_tags(void **state)
 {
 	struct fixture *f = *state;
@@ -504,10 +570,12 @@ int main(void)
 	    TEST(volume_of_a_snapshot),
 	    TEST(attachments_are_shown),
 	    TEST(instance_has_sixteen_slots),
+	    TEST(local_disks_take_slots),
 	    TEST(states_that_refuse),
 	    TEST(root_volume_stays_while_the_guest_runs),
 	    TEST(modification_is_shown),
 	    TEST(status_and_attribute),
+	    TEST(pages_have_a_most),
 	    TEST(pages_and_tags),
 	    cmocka_unit_test(device_names),
 	};
