@@ -322,6 +322,30 @@ static void started_elsewhere(void **state)
 	assert_true(fixture_get_volume(f, volume)->generation.value > generation);
 }
 
+/* What no node could run is refused, and what was asked with it stays off too. */
+static void no_start_without_root(void **state)
+{
+	_cleanup_(buf_done) struct buf reply = BUF_INIT;
+	struct fixture *f = *state;
+	struct error e = {0};
+	const char *id = fixture_run_ebs(f, ""), *whole = fixture_run_ebs(f, "");
+	struct records_instance *i = fixture_instance(f, id), *w = fixture_instance(f, whole);
+
+	i->state = i->wanted = w->state = w->wanted = "stopped";
+	assert_int_equal(record_put(&f->clc, KIND_INSTANCE, w->account_id, whole, NULL, w, &e), 0);
+	for (int gone = 0; gone < 2; gone++) {
+		i->block_devices.items[0].wanted = WANTED_DETACHED;
+		i->block_devices.count = gone ? 0 : 1;
+		assert_int_equal(record_put(&f->clc, KIND_INSTANCE, i->account_id, id, NULL, i, &e), 0);
+		assert_string_equal(
+		    call(f, &reply, "Action=StartInstances&InstanceId.1=%s&InstanceId.2=%s", whole, id),
+		    "InvalidParameterValue");
+		assert_string_equal(fixture_instance(f, id)->state, "stopped");
+		assert_string_equal(fixture_instance(f, whole)->state, "stopped");
+	}
+	assert_string_equal(call(f, &reply, "Action=StartInstances&InstanceId.1=%s", whole), "");
+}
+
 static void report_guest_off(struct fixture *f, const char *id)
 {
 	fixture_report(f, id, "stopped");
@@ -443,6 +467,7 @@ int main(void)
 	    TEST(images_of_others),
 	    TEST(stop_and_start),
 	    TEST(started_elsewhere),
+	    TEST(no_start_without_root),
 	    TEST(guest_switched_itself_off),
 	    TEST(old_end_is_no_new_one),
 	    TEST(only_what_can_be_stopped),
