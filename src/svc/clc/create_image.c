@@ -265,6 +265,7 @@ int ec2_create_image(struct ec2_call *call, const struct ec2_create_image_reques
 	image.image_id = arena_strdup(call->arena, id);
 	image.image_location = image_location_of(call, in->name);
 	image.root_device_name = i->root_device_name;
+	image.sriov_net_support = i->sriov_net_support;
 	r = create(call, in, i, &image);
 	if (r == 0)
 		r = ec2_commit(call);
@@ -346,6 +347,8 @@ int ec2_copy_image(struct ec2_call *call, const struct ec2_copy_image_request *i
 	image.image_location = image_location_of(call, in->name);
 	image.description = in->description ? in->description : from->description;
 	image.root_device_name = from->root_device_name;
+	image.boot_mode = from->boot_mode;
+	image.sriov_net_support = from->sriov_net_support;
 	image.size_bytes = from->size_bytes;
 	image.block_devices = image_devices_copy(call->arena, &from->block_devices);
 	for (size_t i = 0; r == 0 && i < image.block_devices.count; i++)

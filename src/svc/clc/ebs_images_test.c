@@ -189,6 +189,7 @@ static void register_refusals(void **state)
 	    {pending, "", "IncorrectState"},
 	    {good, "&ImageLocation=a/b", "InvalidParameterCombination"},
 	    {good, "&RootDeviceName=/dev/xvda", "InvalidBlockDeviceMapping"},
+	    {good, "&SriovNetSupport=double", "InvalidParameterValue"},
 	    {good, "&" MAP(1) ".Ebs.VolumeSize=2", "InvalidBlockDeviceMapping"},
 	    {good, "&" MAP(1) ".Ebs.VolumeType=sc1&" MAP(1) ".Ebs.VolumeSize=500",
 	     "InvalidBlockDeviceMapping"},

@@ -119,7 +119,7 @@ static void get_ena(struct arena *a, const struct records_instance *i,
 static void get_sriov(struct arena *a, const struct records_instance *i,
 		      struct ec2_instance_attribute *out)
 {
-	out->sriov_net_support = text_value(a, NULL);
+	out->sriov_net_support = text_value(a, i->sriov_net_support);
 }
 
 static void get_enclave(struct arena *a, const struct records_instance *i,
