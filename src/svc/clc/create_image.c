@@ -78,7 +78,7 @@ static bool has_volumes(const struct records_image *image)
 
 /* ---- the instance ---- */
 
-int image_release_instance(struct ec2_call *call, struct records_image *image)
+static int release_instance(struct ec2_call *call, struct records_image *image)
 {
 	struct record rec;
 	int r;
@@ -95,6 +95,16 @@ int image_release_instance(struct ec2_call *call, struct records_image *image)
 		return 0;
 	i->held_off_for = NULL;
 	return instance_put(call, i, true);
+}
+
+int image_end(struct ec2_call *call, struct records_image *image)
+{
+	int r = 0;
+
+	for (size_t i = 0; r >= 0 && i < image->block_devices.count; i++)
+		if (image->block_devices.items[i].volume_id)
+			r = tags_drop(call->clc, image->block_devices.items[i].snapshot_id, &call->error);
+	return r < 0 ? r : release_instance(call, image);
 }
 
 static int hold_off(struct ec2_call *call, struct records_instance *i, struct records_image *image)
@@ -370,7 +380,7 @@ static int fail(struct ec2_call *call, struct records_image *image, const char *
 	image->state = IMAGE_FAILED;
 	image->state_reason_code = "Client.SnapshotFailed";
 	image->state_reason_message = why;
-	return image_release_instance(call, image);
+	return image_end(call, image);
 }
 
 /* Snapshots by how far they are; *ret_why: why there can be no image. */
@@ -433,7 +443,7 @@ static int step_snapshots(struct ec2_call *call, struct records_image *image, bo
 	if (r < 0 || why)
 		return r < 0 ? r : fail(call, image, why);
 	if (image->create_phase && begun)
-		return image_release_instance(call, image);
+		return release_instance(call, image);
 	if (!image->create_phase && completed)
 		image->state = IMAGE_AVAILABLE;
 	else

@@ -372,20 +372,32 @@ static void failed_snapshot_fails_the_image(void **state)
 	assert_string_equal(wanted_of(f, instance), "running");
 }
 
-/* What goes wrong on the way leaves no guest off. */
+static size_t tag_count(struct fixture *f)
+{
+	struct error e = {0};
+	int64_t n = -1;
+
+	assert_int_equal(state_count(f->clc.state, clc_kinds[KIND_TAGS].kind, NULL, &n, &e), 0);
+	return (size_t)n;
+}
+
+/* What goes wrong on the way leaves no guest off, nor tags of snapshots that were never made. */
 static void interrupted(void **state)
 {
+	static const char tagged[] = "&TagSpecification.1.ResourceType=snapshot&TagSpecification.1.Tag.1.Key=a";
 	_cleanup_(buf_done) struct buf reply = BUF_INIT;
 	struct fixture *f = *state;
 	struct error e = {0};
 	const char *instance = an_instance(f);
 
-	const char *id = create(f, instance, "");
+	const char *id = create(f, instance, tagged);
+	assert_int_equal(tag_count(f), 2);
 	assert_string_equal(call(f, &reply, "Action=DeregisterImage&ImageId=%s", id), "");
 	assert_string_equal(wanted_of(f, instance), "running");
+	assert_int_equal(tag_count(f), 0);
 
 	/* a volume that is gone */
-	id = create(f, instance, "");
+	id = create(f, instance, tagged);
 	const char *volume = fixture_get_image(f, id)->block_devices.items[1].volume_id;
 	assert_int_equal(record_delete(&f->clc, KIND_VOLUME, volume, &e), 0);
 	node_reports(f, instance, "stopped");
@@ -393,15 +405,17 @@ static void interrupted(void **state)
 	assert_string_equal(fixture_get_image(f, id)->state, "failed");
 	assert_null(fixture_get_snapshot(f, snapshot_of(f, id, 0)));
 	assert_string_equal(wanted_of(f, instance), "running");
+	assert_int_equal(tag_count(f), 0);
 
 	/* an end */
 	instance = an_instance(f);
-	assert_string_equal(call(f, &reply, "Action=CreateImage&Name=last&InstanceId=%s", instance), "");
+	assert_string_equal(call(f, &reply, "Action=CreateImage&Name=last&InstanceId=%s%s", instance, tagged), "");
 	id = fixture_element(f, reply.data, "imageId", 0);
 	assert_string_equal(call(f, &reply, "Action=TerminateInstances&InstanceId.1=%s", instance), "");
 	assert_string_equal(wanted_of(f, instance), "terminated");
 	steps(f, id);
 	assert_string_equal(fixture_get_image(f, id)->state, "failed");
+	assert_int_equal(tag_count(f), 0);
 }
 
 /* A user's stop wins: the guest stays off when the image has what it needs. */

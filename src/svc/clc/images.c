@@ -298,7 +298,7 @@ int ec2_deregister_image(struct ec2_call *call, const struct ec2_deregister_imag
 	if (r < 0)
 		return r;
 	image->state = IMAGE_DEREGISTERED;
-	r = image_release_instance(call, image);
+	r = image_end(call, image);
 	if (r == 0)
 		r = image_put(call->clc, image, &call->error);
 	if (r == 0)
