@@ -201,6 +201,8 @@ static int plan_devices(struct ec2_call *call, const struct ec2_create_image_req
 		r = image_devices_merge(call, &in->block_device_mappings, i->root_device_name,
 					&image->block_devices);
 	if (r >= 0)
+		r = image_devices_check_encryption(call, &in->block_device_mappings, &own);
+	if (r >= 0)
 		r = check_sizes(call, &own, &image->block_devices);
 	if (r >= 0)
 		r = image_devices_check(call, i->root_device_name, NULL, &image->block_devices);

@@ -196,6 +196,8 @@ static void register_refusals(void **state)
 	    {good, "&" MAP(2) ".DeviceName=/dev/sdb&" MAP(2) ".Ebs.DeleteOnTermination=true",
 	     "MissingParameter"},
 	    {good, "&" MAP(1) ".Ebs.KmsKeyId=mine&" MAP(1) ".Ebs.Encrypted=true", "InvalidParameterValue"},
+	    {good, "&" MAP(1) ".Ebs.Encrypted=true", "InvalidBlockDeviceMapping"},
+	    {good, "&" MAP(1) ".Ebs.Encrypted=false", "InvalidBlockDeviceMapping"},
 	    {NULL, "&" MAP(1) ".Ebs.VolumeSize=5", "InvalidBlockDeviceMapping"},
 	    {NULL, "&" MAP(1) ".NoDevice=", "InvalidBlockDeviceMapping"},
 	};
@@ -297,6 +299,24 @@ static void create_without_reboot(void **state)
 	steps(f, id);
 	assert_string_equal(fixture_get_image(f, id)->state, "available");
 	steps(f, id);
+}
+
+/* A snapshot is what its volume is; a device that is new to the image may be what it likes. */
+static void create_changes_no_encryption(void **state)
+{
+	_cleanup_(buf_done) struct buf reply = BUF_INIT;
+	struct fixture *f = *state;
+	const char *instance = an_instance(f);
+	const char *query = "Action=CreateImage&Name=%s&NoReboot=true&InstanceId=%s&BlockDeviceMapping.1.DeviceName=%s"
+			    "&BlockDeviceMapping.1.Ebs.Encrypted=%s%s";
+
+	assert_string_equal(call(f, &reply, query, "one", instance, "/dev/sda1", "true", ""), "InvalidBlockDeviceMapping");
+	assert_string_equal(call(f, &reply, query, "one", instance, "/dev/sda1", "false", ""), "");
+	assert_string_equal(call(f, &reply, query, "two", instance, "/dev/sdg", "true", "&BlockDeviceMapping.1.Ebs.VolumeSize=1"),
+			    "");
+	const struct records_image *image = fixture_get_image(f, fixture_element(f, reply.data, "imageId", 0));
+	assert_false(image->block_devices.items[0].encrypted.value);
+	assert_true(image->block_devices.items[2].encrypted.value);
 }
 
 /* The guest is off from before the first snapshot until all have begun; the API does not show it. */
@@ -468,6 +488,7 @@ int main(void)
 	    TEST(register_refusals),
 	    TEST(import_task),
 	    TEST(create_without_reboot),
+	    TEST(create_changes_no_encryption),
 	    TEST(create_with_reboot),
 	    TEST(old_report_makes_no_snapshot),
 	    TEST(failed_snapshot_fails_the_image),

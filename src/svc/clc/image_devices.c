@@ -266,6 +266,30 @@ int image_devices_check(struct ec2_call *call, const char *root,
 	return 0;
 }
 
+int image_devices_check_encryption(struct ec2_call *call, const struct ec2_block_device_mapping_request_list *in,
+				   const struct records_image_block_device_list *own)
+{
+	for (size_t i = 0; i < in->count; i++) {
+		const struct ec2_ebs_block_device *e = in->items[i].ebs;
+		const char *name = in->items[i].device_name;
+		const struct records_image_block_device *of = own ? image_device_find(own, name) : NULL;
+
+		if (!e || !e->encrypted.set)
+			continue;
+		if (e->snapshot_id)
+			return ec2_error(call, "InvalidBlockDeviceMapping",
+					 "the encrypted flag cannot be specified since device %s has a snapshot "
+					 "specified.",
+					 name);
+		if (of && e->encrypted.value != of->encrypted.value)
+			return ec2_error(call, "InvalidBlockDeviceMapping",
+					 "The volume of the device %s is %sencrypted, and so is its snapshot: copy "
+					 "the image to have encrypted ones",
+					 name, of->encrypted.value ? "" : "not ");
+	}
+	return 0;
+}
+
 /* ---- showing ---- */
 
 struct ec2_block_device_mapping_list

@@ -22,6 +22,11 @@ int image_devices_check(struct ec2_call *call, const char *root,
 			const struct records_image_block_device_list *granted,
 			struct records_image_block_device_list *io);
 
+/* An image's snapshots are as they are, or as the instance's volumes (`own`; NULL: none) are: its mappings, which have been merged,
+ * say nothing else of their encryption. A launch may have more encrypted. InvalidBlockDeviceMapping. */
+int image_devices_check_encryption(struct ec2_call *call, const struct ec2_block_device_mapping_request_list *in,
+				   const struct records_image_block_device_list *own);
+
 struct records_image_block_device *
 image_device_find(const struct records_image_block_device_list *l, const char *device_name);
 /* A deep enough copy: items may be changed. In a. */

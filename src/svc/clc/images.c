@@ -198,6 +198,8 @@ static int plan_ebs(struct ec2_call *call, const struct ec2_register_image_reque
 				    &image->block_devices);
 
 	if (r == 0)
+		r = image_devices_check_encryption(call, &in->block_device_mappings, NULL);
+	if (r == 0)
 		r = image_devices_check(call, image->root_device_name, NULL, &image->block_devices);
 	if (r < 0)
 		return r;
