@@ -96,6 +96,18 @@ def test_as_terraform_registers_it(ec2, launch, snapshot_id):
     ec2.deregister_image(ImageId=made)
 
 
+def test_local_disks_of_an_image(ec2, launch, snapshot_id):
+    locals_ = [{"DeviceName": "/dev/sdb", "VirtualName": "ephemeral0"}, {"DeviceName": "/dev/sdc", "VirtualName": "ephemeral1"}]
+    made = ec2.register_image(Name="with-locals", RootDeviceName=ROOT, BlockDeviceMappings=[
+        {"DeviceName": ROOT, "Ebs": {"SnapshotId": snapshot_id}}, *locals_])["ImageId"]
+    assert image(ec2, made)["BlockDeviceMappings"][1:] == locals_
+    assert ec2.describe_image_attribute(ImageId=made, Attribute="blockDeviceMapping")["BlockDeviceMappings"][1:] == locals_
+    started = launch(ImageId=made, BlockDeviceMappings=[{"DeviceName": "/dev/sdb", "NoDevice": ""}])["Instances"][0]["InstanceId"]
+    wait_state(ec2, started, "running")  # its type has none, and that is well
+    assert [m["DeviceName"] for m in instance(ec2, started)["BlockDeviceMappings"]] == [ROOT]
+    ec2.deregister_image(ImageId=made)
+
+
 def test_boot_mode_is_shown_where_it_was_given(ec2, snapshot_id):
     made = ec2.register_image(Name="with-boot-mode", BootMode="legacy-bios", RootDeviceName=ROOT,
                               BlockDeviceMappings=[{"DeviceName": ROOT, "Ebs": {"SnapshotId": snapshot_id}}])["ImageId"]

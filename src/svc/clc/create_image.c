@@ -180,7 +180,7 @@ static int check_sizes(struct ec2_call *call, const struct records_image_block_d
 		const struct records_image_block_device *old =
 		    image_device_find(was, is->items[n].device_name);
 
-		if (old && is->items[n].size_gib.value < old->size_gib.value)
+		if (old && !is->items[n].virtual_name && is->items[n].size_gib.value < old->size_gib.value)
 			return ec2_error(call, "InvalidBlockDeviceMapping",
 					 "Volume of size %lldGB of %s is smaller than the instance's, "
 					 "expect size >= %lldGB",

@@ -154,7 +154,7 @@ static void mappings_are_merged(void **state)
 				 RUN MAP(1) ".DeviceName=/dev/sda1" MAP(1) ".Ebs.SnapshotId=%s",
 				 image, other),
 			    "InvalidBlockDeviceMapping");
-	/* ephemeral disks are left out */
+	/* local disks are its type's: this one has none */
 	assert_string_equal(call(f, &reply,
 				 RUN MAP(1) ".DeviceName=/dev/sdc" MAP(1) ".VirtualName=ephemeral0",
 				 image),

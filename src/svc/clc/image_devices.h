@@ -10,8 +10,8 @@
  */
 
 /* A request's mappings over those that are there already (an image's, an instance's, none): by device name they change one, add
- * one, or, by NoDevice, take one away. `root` cannot be taken away. Disks of the instance-store kind (ephemeral0 …) are not to be
- * had besides the root and are left out, as EC2 does where a type has none. InvalidBlockDeviceMapping, MissingParameter … */
+ * one, or, by NoDevice, take one away. `root` cannot be taken away. One with a VirtualName (ephemeral0 …) is a
+ * local disk of the instance's type, which the root cannot be. InvalidBlockDeviceMapping, MissingParameter … */
 int image_devices_merge(struct ec2_call *call,
 			const struct ec2_block_device_mapping_request_list *in, const char *root,
 			struct records_image_block_device_list *io);

@@ -23,6 +23,7 @@ enum clc_limit {
 	LIMIT_VOLUMES_PER_ACCOUNT = 5000,
 	LIMIT_SNAPSHOTS_PER_ACCOUNT = 10000,
 	LIMIT_DEVICES_PER_INSTANCE = 16, /* slots; the first one is the boot disk's */
+	LIMIT_LOCAL_MAPPINGS = 24, /* EC2's ephemeral0 … ephemeral23 */
 	LIMIT_DEVICE_NAME_CHARS = 32,
 	LIMIT_DESCRIPTION_CHARS = 255,
 	LIMIT_SHARED_USERS = 1000, /* accounts that one snapshot is shared with */
