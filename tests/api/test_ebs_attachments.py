@@ -134,6 +134,10 @@ def test_root_of_a_stopped_instance(ec2, ebs_running):
     wait_state(ec2, ebs_running, "stopped")
     ec2.detach_volume(VolumeId=v)
     ebs.wait(ec2, "volume_available", VolumeIds=[v])
+    with pytest.raises(ClientError) as e:
+        ec2.start_instances(InstanceIds=[ebs_running])
+    assert error_code(e) == "InvalidParameterValue" and f"attached at root ({device})" in str(e.value)
+    assert instance(ec2, ebs_running)["State"]["Name"] == "stopped"
     attach(ec2, v, ebs_running, device)
     ec2.start_instances(InstanceIds=[ebs_running])
     wait_state(ec2, ebs_running, "running")

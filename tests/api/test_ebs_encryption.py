@@ -133,6 +133,20 @@ def test_a_launch(ec2, launch):
     assert len(found) == 1
 
 
+def test_an_image_says_no_more_than_its_snapshots(ec2, launch, ebs_running, ebs_image_id, snapshot_id):
+    """Neither RegisterImage nor CreateImage encrypts what is there; a launch may."""
+    def mapping(**ebs_device):
+        return [{"DeviceName": "/dev/sda1", "Ebs": {"Encrypted": True, **ebs_device}}]
+
+    of_snapshot = {"Name": "claims", "RootDeviceName": "/dev/sda1", "BlockDeviceMappings": mapping(SnapshotId=snapshot_id)}
+    of_instance = {"Name": "claims", "InstanceId": ebs_running, "NoReboot": True, "BlockDeviceMappings": mapping()}
+    assert code_of(lambda: ec2.register_image(**of_snapshot)) == "InvalidBlockDeviceMapping"
+    assert code_of(lambda: ec2.create_image(**of_instance)) == "InvalidBlockDeviceMapping"
+    (started,) = launch(ImageId=ebs_image_id, BlockDeviceMappings=mapping())["Instances"]
+    (root,) = ec2.describe_volumes(Filters=[{"Name": "attachment.instance-id", "Values": [started["InstanceId"]]}])["Volumes"]
+    assert root["Encrypted"] is True
+
+
 def test_types_say_so(ec2):
     found = ec2.describe_instance_types(InstanceTypes=["t2.nano"])["InstanceTypes"][0]
     assert found["EbsInfo"]["EncryptionSupport"] == "supported"

@@ -71,6 +71,51 @@ def test_registered_image(ec2, ebs_image_id, snapshot_id):
     assert devices(shown)[ROOT]["SnapshotId"] == snapshot_id
 
 
+def test_as_terraform_registers_it(ec2, launch, snapshot_id):
+    """What its aws_ami was not told is sent empty, and what it reads back must be what it sent."""
+    made = ec2.register_image(Name="of-terraform", Architecture="x86_64", Description="", EnaSupport=False, ImageLocation="",
+                              RootDeviceName="", SriovNetSupport="simple", VirtualizationType="hvm",
+                              BlockDeviceMappings=[{"DeviceName": ROOT, "Ebs": {"SnapshotId": snapshot_id}}])["ImageId"]
+    shown = image(ec2, made)
+    assert (shown["RootDeviceName"], shown["RootDeviceType"], shown["SriovNetSupport"]) == (ROOT, "ebs", "simple")
+    assert "BootMode" not in shown
+    found = ec2.describe_images(Owners=["self"], Filters=[{"Name": "sriov-net-support", "Values": ["simple"]}])["Images"]
+    assert [i["ImageId"] for i in found] == [made]
+    assert ec2.describe_image_attribute(ImageId=made, Attribute="sriovNetSupport")["SriovNetSupport"] == {"Value": "simple"}
+    started = launch(ImageId=made)["Instances"][0]["InstanceId"]
+    assert instance(ec2, started)["SriovNetSupport"] == "simple"
+    copy = ec2.copy_image(Name="of-terraforms", SourceImageId=made, SourceRegion=ec2.meta.region_name)["ImageId"]
+    assert image(ec2, copy)["SriovNetSupport"] == "simple"
+    wait_image(ec2, copy)
+    drop(ec2, copy)
+    wait_state(ec2, started, "running")
+    of_it = ec2.create_image(InstanceId=started, Name="of-terraforms-instance", NoReboot=True)["ImageId"]
+    assert image(ec2, of_it)["SriovNetSupport"] == "simple"
+    wait_image(ec2, of_it)
+    drop(ec2, of_it)
+    ec2.deregister_image(ImageId=made)
+
+
+def test_local_disks_of_an_image(ec2, launch, snapshot_id):
+    locals_ = [{"DeviceName": "/dev/sdb", "VirtualName": "ephemeral0"}, {"DeviceName": "/dev/sdc", "VirtualName": "ephemeral1"}]
+    made = ec2.register_image(Name="with-locals", RootDeviceName=ROOT, BlockDeviceMappings=[
+        {"DeviceName": ROOT, "Ebs": {"SnapshotId": snapshot_id}}, *locals_])["ImageId"]
+    assert image(ec2, made)["BlockDeviceMappings"][1:] == locals_
+    assert ec2.describe_image_attribute(ImageId=made, Attribute="blockDeviceMapping")["BlockDeviceMappings"][1:] == locals_
+    started = launch(ImageId=made, BlockDeviceMappings=[{"DeviceName": "/dev/sdb", "NoDevice": ""}])["Instances"][0]["InstanceId"]
+    wait_state(ec2, started, "running")  # its type has none, and that is well
+    assert [m["DeviceName"] for m in instance(ec2, started)["BlockDeviceMappings"]] == [ROOT]
+    ec2.deregister_image(ImageId=made)
+
+
+def test_boot_mode_is_shown_where_it_was_given(ec2, snapshot_id):
+    made = ec2.register_image(Name="with-boot-mode", BootMode="legacy-bios", RootDeviceName=ROOT,
+                              BlockDeviceMappings=[{"DeviceName": ROOT, "Ebs": {"SnapshotId": snapshot_id}}])["ImageId"]
+    assert image(ec2, made)["BootMode"] == "legacy-bios"
+    assert ec2.describe_image_attribute(ImageId=made, Attribute="bootMode")["BootMode"] == {"Value": "legacy-bios"}
+    ec2.deregister_image(ImageId=made)
+
+
 def test_snapshot_of_an_image_stays(ec2, ebs_image_id, snapshot_id):
     with pytest.raises(ClientError) as raised:
         ec2.delete_snapshot(SnapshotId=snapshot_id)

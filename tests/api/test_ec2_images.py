@@ -147,6 +147,8 @@ def test_description(ec2, image, change, text):
     ({"Name": "x"}, "InvalidAMIName.Malformed"),
     ({"Name": "a*b*c"}, "InvalidAMIName.Malformed"),
     ({"ImageLocation": "nokey"}, "InvalidParameterValue"),
+    ({"ImageLocation": ""}, "MissingParameter"),
+    ({"SriovNetSupport": "double"}, "InvalidParameterValue"),
     ({"Architecture": "arm64"}, "InvalidParameterValue"),
     ({"VirtualizationType": "paravirtual"}, "InvalidParameterValue"),
     ({"BootMode": "uefi"}, "InvalidParameterValue"),

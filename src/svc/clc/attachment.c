@@ -22,6 +22,14 @@ struct records_instance_block_device *device_by_name(const struct records_instan
 	return NULL;
 }
 
+struct records_instance_block_device *device_in_last_slots(const struct records_instance *i, int count)
+{
+	for (size_t n = 0; n < i->block_devices.count; n++)
+		if (i->block_devices.items[n].slot.value >= LIMIT_DEVICES_PER_INSTANCE - count)
+			return &i->block_devices.items[n];
+	return NULL;
+}
+
 enum attachment_state attachment_state_of(const struct records_instance_block_device *d)
 {
 	enum attachment_state s = attachment_state_parse(d->state);

@@ -131,6 +131,28 @@ int ec2_terminate_instances(struct ec2_call *call, const struct ec2_terminate_in
 
 /* ---- start ---- */
 
+static bool has_root(const struct records_instance *i)
+{
+	for (size_t n = 0; n < i->block_devices.count; n++)
+		if (i->block_devices.items[n].boot.value && str_eq(i->block_devices.items[n].wanted, WANTED_ATTACHED))
+			return true;
+	return !instance_is_ebs(i);
+}
+
+/* No node would take one without a root: it would be pending for ever. */
+static int decide_start(struct ec2_call *call, struct changes *c)
+{
+	int r = decide(call, c, INSTANCE_ASK_START, "started");
+
+	for (size_t i = 0; r >= 0 && i < c->count; i++)
+		if (c->items[i].from != c->items[i].to && !has_root(c->items[i].rec))
+			r = ec2_error(call, "InvalidParameterValue",
+				      "Invalid value '%s' for instanceId. Instance does not have a volume "
+				      "attached at root (%s)",
+				      c->items[i].rec->instance_id, c->items[i].rec->root_device_name);
+	return r;
+}
+
 /* Its capacity was given back when it was stopped. Those that have to be started, in *p. */
 static int ask_for_room(struct ec2_call *call, const struct changes *c, struct placing *p)
 {
@@ -205,7 +227,7 @@ static const char *node_of(const struct placing *p, const char *id)
 /* Under the transaction all is looked at again: one that had no room asked for it stays as it is, with an error. */
 static int start(struct ec2_call *call, struct changes *c, const struct placing *p)
 {
-	int r = decide(call, c, INSTANCE_ASK_START, "started");
+	int r = decide_start(call, c);
 
 	for (size_t i = 0; r >= 0 && i < c->count; i++) {
 		struct change *x = &c->items[i];
@@ -229,7 +251,7 @@ int ec2_start_instances(struct ec2_call *call, const struct ec2_start_instances_
 	int r = load(call, &in->instance_ids, &c);
 
 	if (r >= 0)
-		r = decide(call, &c, INSTANCE_ASK_START, "started");
+		r = decide_start(call, &c);
 	if (r >= 0)
 		r = ec2_dry_run_point(call);
 	if (r >= 0)

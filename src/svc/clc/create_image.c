@@ -78,7 +78,7 @@ static bool has_volumes(const struct records_image *image)
 
 /* ---- the instance ---- */
 
-int image_release_instance(struct ec2_call *call, struct records_image *image)
+static int release_instance(struct ec2_call *call, struct records_image *image)
 {
 	struct record rec;
 	int r;
@@ -113,6 +113,16 @@ static int check_pending(struct ec2_call *call, const struct records_image *imag
 			r = snapshot_check_pending(call, v);
 	}
 	return r;
+}
+
+int image_end(struct ec2_call *call, struct records_image *image)
+{
+	int r = 0;
+
+	for (size_t i = 0; r >= 0 && i < image->block_devices.count; i++)
+		if (image->block_devices.items[i].volume_id)
+			r = tags_drop(call->clc, image->block_devices.items[i].snapshot_id, &call->error);
+	return r < 0 ? r : release_instance(call, image);
 }
 
 static int hold_off(struct ec2_call *call, struct records_instance *i, struct records_image *image)
@@ -192,7 +202,7 @@ static int check_sizes(struct ec2_call *call, const struct records_image_block_d
 		const struct records_image_block_device *old =
 		    image_device_find(was, is->items[n].device_name);
 
-		if (old && is->items[n].size_gib.value < old->size_gib.value)
+		if (old && !is->items[n].virtual_name && is->items[n].size_gib.value < old->size_gib.value)
 			return ec2_error(call, "InvalidBlockDeviceMapping",
 					 "Volume of size %lldGB of %s is smaller than the instance's, "
 					 "expect size >= %lldGB",
@@ -212,6 +222,8 @@ static int plan_devices(struct ec2_call *call, const struct ec2_create_image_req
 	if (r >= 0)
 		r = image_devices_merge(call, &in->block_device_mappings, i->root_device_name,
 					&image->block_devices);
+	if (r >= 0)
+		r = image_devices_check_encryption(call, &in->block_device_mappings, &own);
 	if (r >= 0)
 		r = check_sizes(call, &own, &image->block_devices);
 	if (r >= 0)
@@ -287,6 +299,7 @@ int ec2_create_image(struct ec2_call *call, const struct ec2_create_image_reques
 	image.image_id = arena_strdup(call->arena, id);
 	image.image_location = image_location_of(call, in->name);
 	image.root_device_name = i->root_device_name;
+	image.sriov_net_support = i->sriov_net_support;
 	r = create(call, in, i, &image);
 	if (r == 0)
 		r = ec2_commit(call);
@@ -370,6 +383,8 @@ int ec2_copy_image(struct ec2_call *call, const struct ec2_copy_image_request *i
 	image.image_location = image_location_of(call, in->name);
 	image.description = in->description ? in->description : from->description;
 	image.root_device_name = from->root_device_name;
+	image.boot_mode = from->boot_mode;
+	image.sriov_net_support = from->sriov_net_support;
 	image.size_bytes = from->size_bytes;
 	image.block_devices = image_devices_copy(call->arena, &from->block_devices);
 	for (size_t i = 0; r == 0 && i < image.block_devices.count; i++)
@@ -391,7 +406,7 @@ static int fail(struct ec2_call *call, struct records_image *image, const char *
 	image->state = IMAGE_FAILED;
 	image->state_reason_code = "Client.SnapshotFailed";
 	image->state_reason_message = why;
-	return image_release_instance(call, image);
+	return image_end(call, image);
 }
 
 /* Snapshots by how far they are; *ret_why: why there can be no image. A volume may have grown until its snapshot was begun: so
@@ -458,7 +473,7 @@ static int step_snapshots(struct ec2_call *call, struct records_image *image, bo
 	if (r < 0 || why)
 		return r < 0 ? r : fail(call, image, why);
 	if (image->create_phase && begun)
-		return image_release_instance(call, image);
+		return release_instance(call, image);
 	if (!image->create_phase && completed)
 		image->state = IMAGE_AVAILABLE;
 	else

@@ -154,7 +154,7 @@ static void mappings_are_merged(void **state)
 				 RUN MAP(1) ".DeviceName=/dev/sda1" MAP(1) ".Ebs.SnapshotId=%s",
 				 image, other),
 			    "InvalidBlockDeviceMapping");
-	/* ephemeral disks are left out */
+	/* local disks are its type's: this one has none */
 	assert_string_equal(call(f, &reply,
 				 RUN MAP(1) ".DeviceName=/dev/sdc" MAP(1) ".VirtualName=ephemeral0",
 				 image),
@@ -322,6 +322,30 @@ static void started_elsewhere(void **state)
 	assert_true(fixture_get_volume(f, volume)->generation.value > generation);
 }
 
+/* What no node could run is refused, and what was asked with it stays off too. */
+static void no_start_without_root(void **state)
+{
+	_cleanup_(buf_done) struct buf reply = BUF_INIT;
+	struct fixture *f = *state;
+	struct error e = {0};
+	const char *id = fixture_run_ebs(f, ""), *whole = fixture_run_ebs(f, "");
+	struct records_instance *i = fixture_instance(f, id), *w = fixture_instance(f, whole);
+
+	i->state = i->wanted = w->state = w->wanted = "stopped";
+	assert_int_equal(record_put(&f->clc, KIND_INSTANCE, w->account_id, whole, NULL, w, &e), 0);
+	for (int gone = 0; gone < 2; gone++) {
+		i->block_devices.items[0].wanted = WANTED_DETACHED;
+		i->block_devices.count = gone ? 0 : 1;
+		assert_int_equal(record_put(&f->clc, KIND_INSTANCE, i->account_id, id, NULL, i, &e), 0);
+		assert_string_equal(
+		    call(f, &reply, "Action=StartInstances&InstanceId.1=%s&InstanceId.2=%s", whole, id),
+		    "InvalidParameterValue");
+		assert_string_equal(fixture_instance(f, id)->state, "stopped");
+		assert_string_equal(fixture_instance(f, whole)->state, "stopped");
+	}
+	assert_string_equal(call(f, &reply, "Action=StartInstances&InstanceId.1=%s", whole), "");
+}
+
 static void report_guest_off(struct fixture *f, const char *id)
 {
 	fixture_report(f, id, "stopped");
@@ -433,6 +457,40 @@ static void attributes(void **state)
 	assert_string_equal(fixture_element(f, reply.data, "instanceId", 0), id);
 }
 
+/* The node gives it as many whole disks as were reserved, and they need slots that no volume has. */
+static void type_brings_its_local_disks(void **state)
+{
+	_cleanup_(buf_done) struct buf reply = BUF_INIT;
+	struct fixture *f = *state;
+	struct error e = {0};
+	const char *id = fixture_run_ebs(f, "&BlockDeviceMapping.1.DeviceName=/dev/sdf&BlockDeviceMapping.1.Ebs.VolumeSize=1");
+	struct records_instance *i = fixture_instance(f, id);
+	static const struct {
+		const char *type, *code;
+		int64_t slot, disks;
+	} rows[] = {
+	    {"c3.large", "", 1, 2},
+	    {"d2.xlarge", "", 1, 3},
+	    {"m3.medium", "", 1, 1},
+	    {"t2.nano", "", 1, 0},
+	    {"c3.large", "AttachmentLimitExceeded", LIMIT_DEVICES_PER_INSTANCE - 2, 0},
+	    {"m3.medium", "", LIMIT_DEVICES_PER_INSTANCE - 2, 1},
+	    {"t2.nano", "", LIMIT_DEVICES_PER_INSTANCE - 1, 0},
+	    {"m3.medium", "AttachmentLimitExceeded", LIMIT_DEVICES_PER_INSTANCE - 1, 0},
+	};
+
+	for (size_t n = 0; n < ARRAY_SIZE(rows); n++) {
+		i->state = i->wanted = "stopped";
+		i->block_devices.items[1].slot = WIRE_INT_OF(rows[n].slot);
+		assert_int_equal(record_put(&f->clc, KIND_INSTANCE, i->account_id, id, NULL, i, &e), 0);
+		assert_string_equal(call(f, &reply, MODIFY "%s", id, "InstanceType.Value=", rows[n].type), rows[n].code);
+		i = fixture_instance(f, id);
+		assert_int_equal(i->local_disks.value, rows[n].disks);
+	}
+	assert_string_equal(call(f, &reply, MODIFY, id, "InstanceType.Value=d2.2xlarge"), "AttachmentLimitExceeded");
+	assert_string_equal(i->instance_type, "t2.nano");
+}
+
 int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
@@ -443,10 +501,12 @@ int main(void)
 	    TEST(images_of_others),
 	    TEST(stop_and_start),
 	    TEST(started_elsewhere),
+	    TEST(no_start_without_root),
 	    TEST(guest_switched_itself_off),
 	    TEST(old_end_is_no_new_one),
 	    TEST(only_what_can_be_stopped),
 	    TEST(attributes),
+	    TEST(type_brings_its_local_disks),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

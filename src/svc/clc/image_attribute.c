@@ -161,7 +161,7 @@ int ec2_describe_image_attribute(struct ec2_call *call,
 	else if (str_eq(in->attribute, "launchPermission"))
 		list_permissions(call->arena, image, &out->launch_permissions);
 	else if (str_eq(in->attribute, "bootMode"))
-		out->boot_mode = text_value(call->arena, "legacy-bios");
+		out->boot_mode = text_value(call->arena, image->boot_mode);
 	else if (str_eq(in->attribute, "blockDeviceMapping"))
 		out->block_device_mappings =
 		    image_devices_to_reply(call->arena, &image->block_devices);
@@ -172,7 +172,7 @@ int ec2_describe_image_attribute(struct ec2_call *call,
 	else if (str_eq(in->attribute, "ramdisk"))
 		out->ramdisk_id = text_value(call->arena, NULL);
 	else if (str_eq(in->attribute, "sriovNetSupport"))
-		out->sriov_net_support = text_value(call->arena, NULL);
+		out->sriov_net_support = text_value(call->arena, image->sriov_net_support);
 	else
 		return ec2_error(call, "InvalidParameterValue",
 				 "Value (%.60s) for parameter Attribute is invalid", in->attribute);

@@ -23,7 +23,8 @@ image_devices_copy(struct arena *a, const struct records_image_block_device_list
 {
 	struct records_image_block_device_list out = {.set = true, .count = l->count};
 
-	out.items = arena_new_array(a, struct records_image_block_device, l->count + LIMIT_DEVICES_PER_INSTANCE);
+	out.items = arena_new_array(a, struct records_image_block_device,
+				    l->count + LIMIT_DEVICES_PER_INSTANCE + LIMIT_LOCAL_MAPPINGS);
 	for (size_t i = 0; i < l->count; i++)
 		out.items[i] = l->items[i];
 	return out;
@@ -34,9 +35,10 @@ image_devices_copy(struct arena *a, const struct records_image_block_device_list
 static bool is_ephemeral(const char *virtual_name)
 {
 	const char *digits = virtual_name + strlen("ephemeral");
+	int64_t n;
 
-	return str_prefix(virtual_name, "ephemeral") && *digits &&
-	       strspn(digits, "0123456789") == strlen(digits);
+	return str_prefix(virtual_name, "ephemeral") && strspn(digits, "0123456789") == strlen(digits) &&
+	       parse_i64(digits, 0, LIMIT_LOCAL_MAPPINGS - 1, &n) == 0;
 }
 
 static int check_mapping(struct ec2_call *call,
@@ -66,8 +68,8 @@ static int check_mapping(struct ec2_call *call,
 				 m->device_name);
 	if (m->virtual_name && !is_ephemeral(m->virtual_name))
 		return ec2_error(call, "InvalidBlockDeviceMapping",
-				 "Invalid virtual name %.64s: it must be ephemeral and a number",
-				 m->virtual_name);
+				 "Invalid virtual name %.64s: it must be ephemeral and a number from 0 to %d",
+				 m->virtual_name, LIMIT_LOCAL_MAPPINGS - 1);
 	return m->ebs ? encryption_check_key(call, m->ebs->kms_key_id, &m->ebs->encrypted) : 0;
 }
 
@@ -134,24 +136,59 @@ static int take_away(struct ec2_call *call, const char *name, const char *root,
 	return 0;
 }
 
+/* *ret_there: there was one of that name and kind. What is there of the other kind, a volume or a local disk, is forgotten. */
+static int find_or_add(struct ec2_call *call, const char *name, bool local, struct records_image_block_device_list *io,
+		       struct records_image_block_device **ret, bool *ret_there)
+{
+	struct records_image_block_device *d = image_device_find(io, name);
+	const size_t most = local ? LIMIT_LOCAL_MAPPINGS : LIMIT_DEVICES_PER_INSTANCE;
+	size_t count = 0;
+
+	*ret = d;
+	*ret_there = d && local == (d->virtual_name != NULL);
+	if (*ret_there)
+		return 0;
+	for (size_t i = 0; i < io->count; i++)
+		count += local == (io->items[i].virtual_name != NULL);
+	if (count >= most)
+		return ec2_error(call, "InvalidBlockDeviceMapping", "An instance has at most %zu %s", most,
+				 local ? "local disks" : "disks");
+	*ret = d ? d : &io->items[io->count++];
+	**ret = (struct records_image_block_device){.device_name = name};
+	return 0;
+}
+
+static int merge_local(struct ec2_call *call, const struct ec2_block_device_mapping *m, const char *root,
+		       struct records_image_block_device_list *io)
+{
+	struct records_image_block_device *d;
+	bool there;
+	int r;
+
+	if (str_eq(m->device_name, root))
+		return ec2_error(call, "InvalidBlockDeviceMapping", "The root device %s cannot be a local disk", root);
+	r = find_or_add(call, m->device_name, true, io, &d, &there);
+	if (r >= 0)
+		d->virtual_name = m->virtual_name;
+	return r;
+}
+
 static int merge_one(struct ec2_call *call, const struct ec2_block_device_mapping *m,
 		     const char *root, struct records_image_block_device_list *io)
 {
-	struct records_image_block_device *d = image_device_find(io, m->device_name);
-	bool there = d != NULL;
+	struct records_image_block_device *d;
+	bool there;
+	int r;
 
 	if (m->no_device)
 		return take_away(call, m->device_name, root, io);
 	if (m->virtual_name)
-		return 0;
-	if (!there && io->count >= LIMIT_DEVICES_PER_INSTANCE)
-		return ec2_error(call, "InvalidBlockDeviceMapping",
-				 "An instance has at most %d disks", LIMIT_DEVICES_PER_INSTANCE);
-	if (!there) {
-		d = &io->items[io->count++];
-		*d = (struct records_image_block_device){
-		    .device_name = m->device_name, .delete_on_termination = WIRE_BOOL_OF(true)};
-	}
+		return merge_local(call, m, root, io);
+	r = find_or_add(call, m->device_name, false, io, &d, &there);
+	if (r < 0)
+		return r;
+	if (!there)
+		d->delete_on_termination = WIRE_BOOL_OF(true);
 	return merge_ebs(call, m->ebs, d, there);
 }
 
@@ -260,10 +297,34 @@ int image_devices_check(struct ec2_call *call, const char *root,
 			struct records_image_block_device_list *io)
 {
 	for (size_t i = 0; i < io->count; i++) {
-		int r = check_device(call, root, granted, &io->items[i]);
+		int r = io->items[i].virtual_name ? 0 : check_device(call, root, granted, &io->items[i]);
 
 		if (r < 0)
 			return r;
+	}
+	return 0;
+}
+
+int image_devices_check_encryption(struct ec2_call *call, const struct ec2_block_device_mapping_request_list *in,
+				   const struct records_image_block_device_list *own)
+{
+	for (size_t i = 0; i < in->count; i++) {
+		const struct ec2_ebs_block_device *e = in->items[i].ebs;
+		const char *name = in->items[i].device_name;
+		const struct records_image_block_device *of = own ? image_device_find(own, name) : NULL;
+
+		if (!e || !e->encrypted.set)
+			continue;
+		if (e->snapshot_id)
+			return ec2_error(call, "InvalidBlockDeviceMapping",
+					 "the encrypted flag cannot be specified since device %s has a snapshot "
+					 "specified.",
+					 name);
+		if (of && e->encrypted.value != of->encrypted.value)
+			return ec2_error(call, "InvalidBlockDeviceMapping",
+					 "The volume of the device %s is %sencrypted, and so is its snapshot: copy "
+					 "the image to have encrypted ones",
+					 name, of->encrypted.value ? "" : "not ");
 	}
 	return 0;
 }
@@ -278,8 +339,14 @@ image_devices_to_reply(struct arena *a, const struct records_image_block_device_
 	out.items = arena_new_array(a, struct ec2_block_device_mapping, l->count);
 	for (size_t i = 0; i < l->count; i++) {
 		const struct records_image_block_device *d = &l->items[i];
-		struct ec2_ebs_block_device *e = arena_new_struct(a, struct ec2_ebs_block_device);
+		struct ec2_ebs_block_device *e;
 
+		if (d->virtual_name) {
+			out.items[i] = (struct ec2_block_device_mapping){.device_name = d->device_name,
+									 .virtual_name = d->virtual_name};
+			continue;
+		}
+		e = arena_new_struct(a, struct ec2_ebs_block_device);
 		*e = (struct ec2_ebs_block_device){
 		    .delete_on_termination = WIRE_BOOL_OF(d->delete_on_termination.value),
 		    .iops = d->iops,

@@ -10,8 +10,8 @@
  */
 
 /* A request's mappings over those that are there already (an image's, an instance's, none): by device name they change one, add
- * one, or, by NoDevice, take one away. `root` cannot be taken away. Disks of the instance-store kind (ephemeral0 …) are not to be
- * had besides the root and are left out, as EC2 does where a type has none. InvalidBlockDeviceMapping, MissingParameter … */
+ * one, or, by NoDevice, take one away. `root` cannot be taken away. One with a VirtualName (ephemeral0 …) is a
+ * local disk of the instance's type, which the root cannot be. InvalidBlockDeviceMapping, MissingParameter … */
 int image_devices_merge(struct ec2_call *call,
 			const struct ec2_block_device_mapping_request_list *in, const char *root,
 			struct records_image_block_device_list *io);
@@ -21,6 +21,11 @@ int image_devices_merge(struct ec2_call *call,
 int image_devices_check(struct ec2_call *call, const char *root,
 			const struct records_image_block_device_list *granted,
 			struct records_image_block_device_list *io);
+
+/* An image's snapshots are as they are, or as the instance's volumes (`own`; NULL: none) are: its mappings, which have been merged,
+ * say nothing else of their encryption. A launch may have more encrypted. InvalidBlockDeviceMapping. */
+int image_devices_check_encryption(struct ec2_call *call, const struct ec2_block_device_mapping_request_list *in,
+				   const struct records_image_block_device_list *own);
 
 struct records_image_block_device *
 image_device_find(const struct records_image_block_device_list *l, const char *device_name);

@@ -132,6 +132,12 @@ static int check_only(struct ec2_call *call, const char *parameter, const char *
 	return 0;
 }
 
+/* What is empty was not given: Terraform sends all that it was not told so. */
+static const char *given(const char *value)
+{
+	return value && *value ? value : NULL;
+}
+
 static int check_device(struct ec2_call *call, const char *device)
 {
 	if (device && (!str_prefix(device, "/dev/") || strlen(device) > 32 || !device[5]))
@@ -159,7 +165,11 @@ static int check_register(struct ec2_call *call, const struct ec2_register_image
 	if (r == 0)
 		r = check_only(call, "BootMode", in->boot_mode, "legacy-bios");
 	if (r == 0)
-		r = check_device(call, in->root_device_name);
+		r = check_device(call, given(in->root_device_name));
+	if (r == 0 && given(in->sriov_net_support) && !str_eq(in->sriov_net_support, "simple"))
+		r = ec2_error(call, "InvalidParameterValue",
+			      "Value (%.60s) for parameter SriovNetSupport is invalid: it can only be simple",
+			      in->sriov_net_support);
 	if (r == 0 && in->ena_support.value)
 		r = ec2_error(call, "InvalidParameterValue",
 			      "EnaSupport is invalid: this cloud's network cards are virtio");
@@ -176,7 +186,7 @@ static int plan_instance_store(struct ec2_call *call, const struct ec2_register_
 				 "of the snapshots in BlockDeviceMappings");
 	image->root_device_type = "instance-store";
 	image->state = IMAGE_PENDING;
-	return check_location(call, in->image_location, &image->image_location);
+	return check_location(call, given(in->image_location), &image->image_location);
 }
 
 /* From snapshots, all of which are completed: so it is available at once. */
@@ -187,6 +197,8 @@ static int plan_ebs(struct ec2_call *call, const struct ec2_register_image_reque
 	int r = image_devices_merge(call, &in->block_device_mappings, image->root_device_name,
 				    &image->block_devices);
 
+	if (r == 0)
+		r = image_devices_check_encryption(call, &in->block_device_mappings, NULL);
 	if (r == 0)
 		r = image_devices_check(call, image->root_device_name, NULL, &image->block_devices);
 	if (r < 0)
@@ -258,14 +270,16 @@ int ec2_register_image(struct ec2_call *call, const struct ec2_register_image_re
 	struct records_image image = {
 	    .name = in->name,
 	    .description = in->description,
-	    .root_device_name = in->root_device_name ? in->root_device_name : "/dev/sda1",
+	    .root_device_name = given(in->root_device_name) ? in->root_device_name : "/dev/sda1",
+	    .boot_mode = in->boot_mode,
+	    .sriov_net_support = given(in->sriov_net_support),
 	};
 	int r = check_register(call, in);
 
 	if (r == 0)
 		r = ec2_begin(call);
 	if (r == 0)
-		r = in->image_location || !in->block_device_mappings.count
+		r = given(in->image_location) || !in->block_device_mappings.count
 			? plan_instance_store(call, in, &image)
 			: plan_ebs(call, in, &image);
 	if (r == 0)
@@ -286,7 +300,7 @@ int ec2_deregister_image(struct ec2_call *call, const struct ec2_deregister_imag
 	if (r < 0)
 		return r;
 	image->state = IMAGE_DEREGISTERED;
-	r = image_release_instance(call, image);
+	r = image_end(call, image);
 	if (r == 0)
 		r = image_put(call->clc, image, &call->error);
 	if (r == 0)
@@ -363,7 +377,8 @@ static struct ec2_image image_item(struct ec2_call *call, const struct records_i
 	    .root_device_name = i->root_device_name,
 	    .root_device_type = i->root_device_type,
 	    .virtualization_type = i->virtualization_type,
-	    .boot_mode = "legacy-bios",
+	    .boot_mode = i->boot_mode,
+	    .sriov_net_support = i->sriov_net_support,
 	};
 
 	clock_format_iso(i->create_time.value, created);

@@ -33,8 +33,9 @@ bool image_is_ebs(const struct records_image *image);
 #define CREATE_STOPPING "stopping"   /* the guest is to be off: the observer sees when it is */
 #define CREATE_SNAPSHOTS "snapshots" /* make those that are named with a VolumeId; once all have begun, the guest may go on */
 
-/* If its instance is kept off for the image, it no longer is. Changes *image, too, which the caller stores. Within a transaction. */
-int image_release_instance(struct ec2_call *call, struct records_image *image);
+/* For one that failed or is deregistered: snapshots that have not been made will not be, so their tags go; an instance that is kept
+ * off for it no longer is. Changes *image, too, which the caller stores. Within a transaction. */
+int image_end(struct ec2_call *call, struct records_image *image);
 /* One step of a pending image of snapshots, in a transaction of its own: snapshots are made, its instance goes on, it becomes
  * available or failed. *ret_wait: its next step needs somebody else's, the storage controller's or a node's. */
 int image_step(struct clc *c, const char *image_id, bool *ret_wait, struct error *e);

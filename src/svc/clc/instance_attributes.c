@@ -119,7 +119,7 @@ static void get_ena(struct arena *a, const struct records_instance *i,
 static void get_sriov(struct arena *a, const struct records_instance *i,
 		      struct ec2_instance_attribute *out)
 {
-	out->sriov_net_support = text_value(a, NULL);
+	out->sriov_net_support = text_value(a, i->sriov_net_support);
 }
 
 static void get_enclave(struct arena *a, const struct records_instance *i,
@@ -236,9 +236,16 @@ static int set_type(struct ec2_call *call, struct records_instance *i, const cha
 				 "The instance '%s' does not have an 'ebs' root device type, so its "
 				 "type cannot change",
 				 i->instance_id);
+	const struct records_instance_block_device *in_the_way = device_in_last_slots(i, t->local_disks);
+	if (in_the_way)
+		return ec2_error(call, "AttachmentLimitExceeded",
+				 "The instance '%s' has too many volumes for the local disks of the type %s: "
+				 "detach %s, and attach it again if there is room",
+				 i->instance_id, t->name, in_the_way->volume_id);
 	i->instance_type = t->name;
 	i->vcpus = WIRE_INT_OF(t->vcpus);
 	i->memory_mib = WIRE_INT_OF(t->memory_mib);
+	i->local_disks = WIRE_INT_OF(t->local_disks);
 	*ret_spec = true;
 	return 0;
 }

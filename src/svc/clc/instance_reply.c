@@ -139,6 +139,7 @@ static void fill_constants(struct arena *a, const struct records_instance *i,
 	out->usage_operation_update_time =
 	    i->interface_attach_time.set ? i->interface_attach_time : i->launch_time;
 	out->boot_mode = "legacy-bios";
+	out->sriov_net_support = i->sriov_net_support;
 	out->hibernation_options = arena_new_struct(a, struct ec2_hibernation_options);
 	out->hibernation_options->configured = WIRE_BOOL_OF(false);
 	out->enclave_options = arena_new_struct(a, struct ec2_enclave_options);

@@ -33,6 +33,17 @@ static int check_root(struct ec2_call *call, const struct launch *l)
 			 l->image->root_device_name, l->image->image_id);
 }
 
+/* An instance has all local disks of its type and no others, whichever its mappings name: EC2 does so with NVMe disks. */
+static void leave_out_locals(struct records_image_block_device_list *l)
+{
+	size_t kept = 0;
+
+	for (size_t n = 0; n < l->count; n++)
+		if (!l->items[n].virtual_name)
+			l->items[kept++] = l->items[n];
+	l->count = kept;
+}
+
 int launch_plan_devices(struct ec2_call *call, const struct ec2_run_instances_request *in,
 			struct launch *l)
 {
@@ -41,6 +52,8 @@ int launch_plan_devices(struct ec2_call *call, const struct ec2_run_instances_re
 
 	l->devices = l->image->block_devices;
 	r = image_devices_merge(call, &in->block_device_mappings, root, &l->devices);
+	if (r >= 0)
+		leave_out_locals(&l->devices);
 	if (r >= 0)
 		r = check_root(call, l);
 	if (r >= 0)

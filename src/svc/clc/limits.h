@@ -25,6 +25,7 @@ enum clc_limit {
 	LIMIT_PENDING_SNAPSHOTS_PER_VOLUME = 5, /* EC2's; the data path has room for eight */
 	LIMIT_PENDING_SNAPSHOTS_PER_HDD_VOLUME = 1,
 	LIMIT_DEVICES_PER_INSTANCE = 16, /* slots; the first one is the boot disk's */
+	LIMIT_LOCAL_MAPPINGS = 24, /* EC2's ephemeral0 … ephemeral23 */
 	LIMIT_DEVICE_NAME_CHARS = 32,
 	LIMIT_DESCRIPTION_CHARS = 255,
 	LIMIT_KEY_ARN_CHARS = 2048, /* KmsKeyId */

@@ -118,6 +118,7 @@ static struct records_instance *new_record(struct ec2_call *call, const struct l
 	    .architecture = l->image->architecture,
 	    .root_device_name = l->image->root_device_name,
 	    .root_device_type = l->image->root_device_type,
+	    .sriov_net_support = l->image->sriov_net_support,
 	    .instance_type = l->type->name,
 	    .key_name = l->key ? l->key->key_name : NULL,
 	    .public_key = l->key ? l->key->public_key : NULL,

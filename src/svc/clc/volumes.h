@@ -88,6 +88,8 @@ struct records_instance_block_device *device_of_volume(const struct records_inst
 						       const char *volume_id);
 struct records_instance_block_device *device_by_name(const struct records_instance *i,
 						     const char *device_name);
+/* One that has one of the last slots, which whole disks of the node need; NULL: none has. */
+struct records_instance_block_device *device_in_last_slots(const struct records_instance *i, int count);
 /* /dev/sd… or /dev/xvd…, as EC2 takes them. */
 bool device_name_valid(const char *name);
 enum attachment_state attachment_state_of(const struct records_instance_block_device *d);
