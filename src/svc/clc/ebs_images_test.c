@@ -576,12 +576,9 @@ int main(void)
 	    TEST(register_refusals),
 	    TEST(import_task),
 	    TEST(create_without_reboot),
-<<<<<<< HEAD
 	    TEST(create_of_a_growing_volume),
 	    TEST(create_with_snapshots_pending),
-=======
 	    TEST(create_changes_no_encryption),
->>>>>>> fix-a
 	    TEST(create_with_reboot),
 	    TEST(old_report_makes_no_snapshot),
 	    TEST(failed_snapshot_fails_the_image),
