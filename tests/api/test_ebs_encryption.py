@@ -7,7 +7,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from lib import ebs
-from lib.atrest import TMPFS, cloud_id, files_with, keys_at_hand, needles_of
+from lib.atrest import TMPFS, cloud_id, files_with, keys_at_hand, needles_of, read_keys
 from lib.cloud import wait_for
 
 MIB = 1 << 20
@@ -48,11 +48,10 @@ def test_data_and_keys_lie_nowhere(cloud, ec2, s3, make_volume, make_snapshot):
     again = make_volume(SnapshotId=second)
     copy = ec2.copy_snapshot(SourceSnapshotId=second, SourceRegion=ec2.meta.region_name)["SnapshotId"]
     ebs.wait(ec2, "snapshot_completed", SnapshotIds=[copy])
-    keys = keys_at_hand(cloud)
+    keys = read_keys(cloud)
     assert any("/sc/keys/" in str(path) for path in keys) and any(path.name == snapshot_id for path in keys)
-    for path in keys:
-        assert path.stat().st_mode & 0o077 == 0
-        key = path.read_bytes()
+    for path, (mode, key) in keys.items():
+        assert mode & 0o077 == 0
         assert len(key) in (32, 64)
         assert files_with(cloud.state, needles_of(key), skip=keys) == set(), path
     assert files_with(cloud.state, data_needles) == set()
