@@ -2,6 +2,7 @@
 """Encrypted volumes and snapshots: what the API shows, and that neither their data nor their keys lie about."""
 import hashlib
 import os
+import signal
 
 import pytest
 from botocore.exceptions import ClientError
@@ -93,8 +94,8 @@ def test_storage_controller_starts_again(cloud, ec2, make_volume, make_snapshot)
     """With the keys that it had; also after they left memory with the host; and with a new master key beside the old one."""
     volume_id = make_volume(Encrypted=True)
     first = make_snapshot(volume_id)
-    old = cloud.kill("sc")
     masters = cloud.state / "sc" / "keys"
+    old = cloud.kill("sc", signal.SIGSTOP)  # so that its successor finds all of this done
     new_master = masters / "master-2"
     new_master.write_bytes(os.urandom(32))
     new_master.chmod(0o600)
@@ -103,6 +104,7 @@ def test_storage_controller_starts_again(cloud, ec2, make_volume, make_snapshot)
         for folder in place.glob(f"mallee-keys-{cloud_id(cloud)}-sc"):
             for path in folder.iterdir():
                 path.unlink()
+    cloud.kill("sc")
     cloud.wait_restarted("sc", old)
     second = make_snapshot(volume_id)
     made = make_volume(SnapshotId=second)
