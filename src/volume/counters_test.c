@@ -39,8 +39,14 @@ static pid_t start(const char *socket_path)
 		_exit(1);
 	}
 	assert_true(pid > 0);
-	for (int i = 0; i < 1000 && access(socket_path, F_OK) < 0; i++)
+	/* Its socket is there a little before it listens, and that before it answers. */
+	struct counters_link link = {0};
+	struct counters_ask ask = {.link = &link, .path = socket_path};
+	do
 		usleep(10000);
+	while (counters_round(&ask, 1, TIMEOUT_MS), ask.err && waitpid(pid, NULL, WNOHANG) == 0);
+	counters_link_done(&link);
+	assert_int_equal(ask.err, 0);
 	return pid;
 }
 

@@ -156,7 +156,7 @@ static void test_failure_is_told(void **state)
 	struct error e = {0};
 	struct keeper_volume v = volume("vol-5", bad_args), w = volume("../vol", args);
 
-	assert_int_equal(keeper_start(k, &v, 500, &e), -ETIMEDOUT);
+	assert_int_equal(keeper_start(k, &v, 3000, &e), -ETIMEDOUT);
 	assert_non_null(strstr(e.message, "there is no option")); /* out of its log */
 	error_clear(&e);
 	assert_int_equal(keeper_stop(k, "vol-5", 5000, &e), 0);

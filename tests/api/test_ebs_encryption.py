@@ -2,12 +2,13 @@
 """Encrypted volumes and snapshots: what the API shows, and that neither their data nor their keys lie about."""
 import hashlib
 import os
+import signal
 
 import pytest
 from botocore.exceptions import ClientError
 
 from lib import ebs
-from lib.atrest import TMPFS, cloud_id, files_with, keys_at_hand, needles_of
+from lib.atrest import TMPFS, cloud_id, files_with, keys_at_hand, needles_of, read_keys
 from lib.cloud import wait_for
 
 MIB = 1 << 20
@@ -48,11 +49,10 @@ def test_data_and_keys_lie_nowhere(cloud, ec2, s3, make_volume, make_snapshot):
     again = make_volume(SnapshotId=second)
     copy = ec2.copy_snapshot(SourceSnapshotId=second, SourceRegion=ec2.meta.region_name)["SnapshotId"]
     ebs.wait(ec2, "snapshot_completed", SnapshotIds=[copy])
-    keys = keys_at_hand(cloud)
+    keys = read_keys(cloud)
     assert any("/sc/keys/" in str(path) for path in keys) and any(path.name == snapshot_id for path in keys)
-    for path in keys:
-        assert path.stat().st_mode & 0o077 == 0
-        key = path.read_bytes()
+    for path, (mode, key) in keys.items():
+        assert mode & 0o077 == 0
         assert len(key) in (32, 64)
         assert files_with(cloud.state, needles_of(key), skip=keys) == set(), path
     assert files_with(cloud.state, data_needles) == set()
@@ -94,8 +94,8 @@ def test_storage_controller_starts_again(cloud, ec2, make_volume, make_snapshot)
     """With the keys that it had; also after they left memory with the host; and with a new master key beside the old one."""
     volume_id = make_volume(Encrypted=True)
     first = make_snapshot(volume_id)
-    old = cloud.kill("sc")
     masters = cloud.state / "sc" / "keys"
+    old = cloud.kill("sc", signal.SIGSTOP)  # so that its successor finds all of this done
     new_master = masters / "master-2"
     new_master.write_bytes(os.urandom(32))
     new_master.chmod(0o600)
@@ -104,6 +104,7 @@ def test_storage_controller_starts_again(cloud, ec2, make_volume, make_snapshot)
         for folder in place.glob(f"mallee-keys-{cloud_id(cloud)}-sc"):
             for path in folder.iterdir():
                 path.unlink()
+    cloud.kill("sc")
     cloud.wait_restarted("sc", old)
     second = make_snapshot(volume_id)
     made = make_volume(SnapshotId=second)

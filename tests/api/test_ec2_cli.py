@@ -65,3 +65,5 @@ def test_pages(aws, ec2, image_id):
         assert found == ids
     finally:
         aws("ec2", "terminate-instances", "--instance-ids", *ids)
+        for i in ids:
+            wait_state(ec2, i, "terminated")

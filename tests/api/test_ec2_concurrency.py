@@ -6,6 +6,7 @@ import uuid
 import pytest
 
 from lib.cloud import wait_for
+from lib.instances import wait_state
 
 CLIENTS = 8
 
@@ -49,4 +50,7 @@ def test_one_token_is_one_launch(ec2, pool, image_id):
     assert len(ids) == 1
     found = ec2.describe_instances(Filters=[{"Name": "client-token", "Values": [token]}])["Reservations"]
     assert [i["InstanceId"] for r in found for i in r["Instances"]] == list(ids.pop())
-    ec2.terminate_instances(InstanceIds=[i["InstanceId"] for i in launches[0]["Instances"]])
+    started = [i["InstanceId"] for i in launches[0]["Instances"]]
+    ec2.terminate_instances(InstanceIds=started)
+    for i in started:
+        wait_state(ec2, i, "terminated")

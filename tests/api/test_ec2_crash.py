@@ -83,7 +83,7 @@ def test_killed_in_the_middle(cloud, ec2, image_id):
     assert len({r["PrivateIp"] for r in live}) == len({r["MacAddress"] for r in live}) == len(live)
     (subnet,) = ec2.describe_subnets()["Subnets"]
     size = 2 ** (32 - int(subnet["CidrBlock"].split("/")[1]))
-    assert free_addresses(cloud) == size - 3 - len(live)
+    wait_for("the addresses of those that ended to be free", lambda: free_addresses(cloud) == size - 3 - len(live), 30)
     running = [r["InstanceId"] for r in live if r["InstanceId"] in mine]
     ec2.terminate_instances(InstanceIds=running)
     wait_for("all to end", lambda: all(r["State"] == "terminated" for r in records(cloud) if r["InstanceId"] in mine), 60)

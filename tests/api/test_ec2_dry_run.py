@@ -10,7 +10,7 @@ from botocore.exceptions import ClientError
 
 from lib.cloud import SOURCE, wait_for
 from lib.ebs import mappings, wait_snapshot, wait_volume
-from lib.instances import instance
+from lib.instances import instance, wait_state
 
 SERVED = json.loads((SOURCE / "api" / "actions.json").read_text())["ec2"]
 KEY = f"dry-{uuid.uuid4().hex}"
@@ -31,6 +31,8 @@ def things(ec2, s3, image_id, ebs_image_id):
     wait_for("the root to be attached", lambda: mappings(instance(ec2, ebs))["/dev/sda1"]["Status"] == "attached")
     yield {"i": new, "ami": image_id, "ebs": ebs, "ebs-ami": ebs_image_id, "vol": volume, "snap": snapshot, "root": root["VolumeId"]}
     ec2.terminate_instances(InstanceIds=[new, ebs])
+    for i in (new, ebs):
+        wait_state(ec2, i, "terminated")
     ec2.delete_volume(VolumeId=volume)
     ec2.delete_snapshot(SnapshotId=snapshot)
     ec2.delete_key_pair(KeyName=KEY)

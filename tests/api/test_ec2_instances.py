@@ -110,7 +110,14 @@ def test_network_interface_form(ec2, launch):
     assert error_code(e) == "InvalidIPAddress.InUse"
     ec2.terminate_instances(InstanceIds=[new["InstanceId"]])
     wait_state(ec2, new["InstanceId"], "terminated")
-    assert launch(PrivateIpAddress=address, SubnetId=subnet["SubnetId"])["Instances"][0]["PrivateIpAddress"] == address
+
+    def launched():  # an instance is shown as terminated a little before its address is free
+        try:
+            return launch(PrivateIpAddress=address, SubnetId=subnet["SubnetId"])["Instances"][0]
+        except ClientError as e:
+            assert e.response["Error"]["Code"] == "InvalidIPAddress.InUse"
+            return None
+    assert wait_for("the address to be free", launched, 30)["PrivateIpAddress"] == address
 
 
 def test_client_token(ec2, launch):
@@ -275,6 +282,7 @@ def attribute_instance(ec2, image_id):
     new = ec2.run_instances(ImageId=image_id, InstanceType="t2.nano", MinCount=1, MaxCount=1)["Instances"][0]["InstanceId"]
     yield new
     ec2.terminate_instances(InstanceIds=[new])
+    wait_state(ec2, new, "terminated")
 
 
 # ---- metadata options ----
@@ -320,10 +328,10 @@ def test_a_killed_daemon_loses_nothing(cloud, ec2, launch, running, daemon):
 def test_guest_switches_itself_off(cloud, ec2, launch):
     new = launch()["Instances"][0]["InstanceId"]
     wait_state(ec2, new, "running")
-    (folder,) = [p.parent for p in cloud.state.glob("nc/**/fake") if p.is_dir()]
-    (folder / "fake.conf").write_text(f"{new} powers-off\n")
+    conf = cloud.state / "nc" / "fake.conf"
+    conf.write_text(f"{new} powers-off\n")
     try:
         wait_state(ec2, new, "terminated", 30)
     finally:
-        (folder / "fake.conf").unlink()
+        conf.unlink()
     assert instance(ec2, new)["StateReason"]["Code"] == "Client.InstanceInitiatedShutdown"

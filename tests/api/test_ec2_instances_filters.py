@@ -24,6 +24,8 @@ def fleet(ec2, image_id):
         wait_state(ec2, i, "running")
     yield made
     ec2.terminate_instances(InstanceIds=made[0] + made[1])
+    for i in made[0] + made[1]:
+        wait_state(ec2, i, "terminated")
 
 
 def find(ec2, *filters):
@@ -155,3 +157,5 @@ def test_pages(ec2, image_id):
         assert len(seen) == len(set(seen)) and set(ids) <= set(seen)
     finally:
         ec2.terminate_instances(InstanceIds=ids)
+        for i in ids:
+            wait_state(ec2, i, "terminated")

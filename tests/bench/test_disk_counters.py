@@ -20,13 +20,13 @@ def model(tmp_path):
 @needs_root
 @pytest.mark.parametrize("load", [["--write", "--depth", "8"], ["--depth", "1"], ["--random", "--bs", "4096", "--depth", "4"]])
 def test_columns_agree_with_iostat(model, load):
-    with subprocess.Popen([BUILD / "bench" / "aio-load", model.device, "--seconds", "5", *load], stdout=subprocess.DEVNULL) as process:
+    with subprocess.Popen([BUILD / "bench" / "aio-load", model.device, "--seconds", "30", *load], stdout=subprocess.DEVNULL) as process:
         time.sleep(0.7)
         before, begin = counters.Disk.read(model.device), time.monotonic()
         said = subprocess.run(["iostat", "-dxy", "-o", "JSON", model.device, "3", "1"], capture_output=True, text=True, check=True).stdout
         seconds = time.monotonic() - begin
         ours = counters.columns(counters.Disk.read(model.device).since(before), seconds)
-        process.wait()
+        process.terminate()
     theirs = json.loads(said)["sysstat"]["hosts"][0]["statistics"][0]["disk"][0]
     kind = "w" if "--write" in load else "r"
     assert ours["avgrq_sectors"] == pytest.approx(theirs[f"{kind}areq-sz"] * 2, rel=0.05)

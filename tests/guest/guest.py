@@ -27,24 +27,25 @@ class Guest:
         return self.description["PrivateIpAddress"]
 
     def ssh(self, command, check=True, timeout=60, input=None):
-        """The command's stdout, stripped; with check=False the finished process."""
-        done = subprocess.run(
-            ["/usr/bin/ssh", "-i", str(self.key), "-F", "/dev/null", "-o", "BatchMode=yes", "-o", "IdentitiesOnly=yes",
-             "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR",
-             "-o", "ConnectTimeout=20", f"{self.user}@{self.address}", command],
-            capture_output=True, text=True, timeout=timeout, input=input, stdin=None if input else subprocess.DEVNULL)
+        """The command's stdout, stripped; with check=False the finished process: 124, as of timeout(1), if it took too long."""
+        words = ["/usr/bin/ssh", "-i", str(self.key), "-F", "/dev/null", "-o", "BatchMode=yes", "-o", "IdentitiesOnly=yes",
+                 "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR",
+                 "-o", "ConnectTimeout=20", "-o", "ServerAliveInterval=10", "-o", "ServerAliveCountMax=3",
+                 f"{self.user}@{self.address}", command]
+        try:
+            done = subprocess.run(words, capture_output=True, text=True, timeout=timeout, input=input,
+                                  stdin=None if input else subprocess.DEVNULL)
+        except subprocess.TimeoutExpired:
+            if check:
+                raise
+            done = subprocess.CompletedProcess(words, 124, "", f"took longer than {timeout} s")
         if not check:
             return done
         assert done.returncode == 0, f"ssh {command!r}: {done.returncode}\n{done.stdout}{done.stderr}"
         return done.stdout.strip()
 
     def wait_ssh(self):
-        def answers():
-            try:
-                return self.ssh("true", check=False).returncode == 0
-            except subprocess.TimeoutExpired:
-                return False
-        wait_for(f"{self.id} to take SSH logins", answers, BOOT_S, 1)
+        wait_for(f"{self.id} to take SSH logins", lambda: self.ssh("true", check=False).returncode == 0, BOOT_S, 1)
         return self
 
     def boot_id(self):

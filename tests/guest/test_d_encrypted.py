@@ -9,7 +9,7 @@ import pytest
 
 from guest import BOOT_S, Guest
 from lib import ebs
-from lib.atrest import files_with, keys_at_hand, needles_of
+from lib.atrest import files_with, needles_of, read_keys
 from lib.cloud import wait_for
 
 pytestmark = [pytest.mark.timeout(600)]
@@ -84,12 +84,12 @@ def test_encrypted_volume(real_cloud, real_ec2, first):
     write(guest, disk, 1024, after)  # while the snapshot is read, perhaps
     ebs.wait(ec2, "snapshot_completed", SnapshotIds=[snapshot_id])
     assert ebs.snapshot(ec2, snapshot_id)["Encrypted"] is True
-    keys = keys_at_hand(real_cloud)
+    keys = read_keys(real_cloud)
     (key,) = [path for path in keys if path.name == volume_id]
     assert key.stat().st_mode & 0o777 == 0o400 and key.stat().st_uid != 0
     assert files_with(real_cloud.state, needles) == set()
-    for path in keys:
-        assert files_with(real_cloud.state, needles_of(path.read_bytes()), skip=keys) == set(), path
+    for path, (_, content) in keys.items():
+        assert files_with(real_cloud.state, needles_of(content), skip=keys) == set(), path
     assert digest(guest, disk, 1024, size) == sha(after)
     kill_server(real_cloud, volume_id)  # its successor reads the key again
     guest.ssh("echo 3 > /proc/sys/vm/drop_caches")

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What lies on the disk, and what must not."""
+import contextlib
 import os
 import re
 from pathlib import Path
@@ -8,13 +9,24 @@ MIB = 1 << 20
 TMPFS = [Path("/dev/shm"), Path("/run")]
 
 
+def files_below(folder):
+    """Of a tree that lives: what goes meanwhile is left out."""
+    for below, _, names in os.walk(folder):
+        for path in (Path(below, name) for name in names):
+            if not path.is_symlink() and path.is_file():
+                yield path
+
+
 def files_with(folder, needles, skip=()):
     """Which files hold any of these, whatever they are: data, databases and their journals, logs, records of what runs."""
     found = set()
-    for path in Path(folder).rglob("*"):
-        if path.is_symlink() or not path.is_file() or path in skip:
+    for path in files_below(folder):
+        if path in skip:
             continue
-        fd = os.open(path, os.O_RDONLY)
+        try:
+            fd = os.open(path, os.O_RDONLY)
+        except FileNotFoundError:
+            continue
         try:
             size, at, before = os.fstat(fd).st_size, 0, b""
             while at < size:
@@ -44,8 +56,17 @@ def keys_at_hand(cloud):
     files = sorted((cloud.state / "sc" / "keys").glob("master-*"))
     for place in TMPFS:
         for folder in place.glob(f"mallee-keys-{cloud_id(cloud)}-*"):
-            files += [path for path in folder.iterdir() if path.is_file()]
+            files += files_below(folder)
     return files
+
+
+def read_keys(cloud):
+    """{path: (mode, key)} of keys_at_hand, but for those that went meanwhile."""
+    found = {}
+    for path in keys_at_hand(cloud):
+        with contextlib.suppress(FileNotFoundError), open(path, "rb") as f:
+            found[path] = os.fstat(f.fileno()).st_mode, f.read()
+    return found
 
 
 def needles_of(key):

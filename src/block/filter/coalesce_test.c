@@ -90,7 +90,7 @@ static void test_small_writes_are_seen_and_merged(void **state)
 
 	assert_true(blk_stack_info(s)->volatile_cache);
 	d->delay_ns = 0;
-	d->slow_write_ns = 30000000;
+	d->slow_write_ns = 300000000;
 	memset(d->now, 9, d->size);
 	put(s, 2 * MIB, 512, 1, 0, 0); /* goes at once; the rest waits behind it */
 	for (unsigned i = 0; i < 64; i++)

@@ -280,7 +280,7 @@ static void test_change_retimes(void **state)
 	kit_command(s, "throttle", "set", "bps=64k"); /* the debt of 4 kB: in 62 ms */
 	kit_command(s, "throttle", "set", "bps=32k"); /* in 125 */
 	assert_int_equal(blk_queue_run_until(r.queue, &done, 3000), 0);
-	assert_true(kit_now() - start > 0.11);
+	assert_true(kit_now() - start > 0.08);
 	struct buf out = BUF_INIT;
 	assert_int_equal(blk_stack_command(s, "throttle", "show", NULL, &out, NULL), 0);
 	assert_non_null(strstr(out.data, "\"bps\":32768,"));

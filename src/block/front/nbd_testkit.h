@@ -205,8 +205,9 @@ static inline void get(int fd, void *data, size_t len)
 static inline bool at_end(int fd)
 {
 	char byte;
+	ssize_t n = recv(fd, &byte, 1, 0);
 
-	return recv(fd, &byte, 1, 0) <= 0 && errno != EAGAIN;
+	return n == 0 || (n < 0 && errno != EAGAIN);
 }
 
 static inline void put_option(int fd, uint32_t option, const void *data, uint32_t len)

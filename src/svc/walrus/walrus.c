@@ -123,9 +123,10 @@ static int listen_all(struct walrus *w, struct error *e)
 				 w->tls, &w->rpc, e);
 
 	if (r >= 0)
-		r = ops_server_start(&ops, &w->ops, e);
-	if (r >= 0)
 		r = http_server_start(&s3, &w->s3, e);
+	/* last: whoever finds it healthy finds S3, too */
+	if (r >= 0)
+		r = ops_server_start(&ops, &w->ops, e);
 	return r;
 }
 
