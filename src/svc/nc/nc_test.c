@@ -264,12 +264,23 @@ static void test_asked_off_by_a_node_that_ended(void **state)
 }
 
 static atomic_int slow_starts;
+static atomic_bool let_go;
 
+/* As libvirt's: when it returns, the guest runs. */
 static int slow_start(struct hyper *h, const struct hyper_machine *m, struct error *e)
 {
+	struct hyper_status st = {.state = HYPER_OFF};
+	int r;
+
 	slow_starts++;
-	usleep(500000);
-	return hyper_fake_ops.start(h, m, e);
+	while (!let_go)
+		usleep(10000);
+	r = hyper_fake_ops.start(h, m, e);
+	while (r == 0 && st.state != HYPER_RUNNING) {
+		usleep(10000);
+		r = hyper_fake_ops.status(h, m->name, &st, e);
+	}
+	return r;
 }
 
 /* A node whose worker is just starting a guest is not drained yet. */
@@ -282,17 +293,20 @@ static void test_drain_meets_a_start(void **state)
 	slow = hyper_fake_ops;
 	slow.start = slow_start;
 	slow_starts = 0;
+	let_go = false;
 	f->nc->ops = &slow;
 	fixture_apply(f, 1, "running");
 	while (!slow_starts)
 		usleep(10000);
 	fixture_hold(f, true, 5);
 	s = fixture_call(f, "DescribeNode", NULL);
+	let_go = true;
 	assert_string_equal(s->state, "draining");
 	while (!str_eq(s->state, "drained")) {
 		usleep(50000);
 		s = fixture_call(f, "DescribeNode", NULL);
 	}
+	assert_true(machine_is(f, 1, HYPER_OFF));
 	usleep(600000);
 	s = fixture_call(f, "DescribeNode", NULL);
 	assert_string_equal(s->state, "drained");
