@@ -234,6 +234,23 @@ const struct shared_instance_observed *fixture_await(struct fixture *f, int numb
 	}
 }
 
+const struct shared_instance_observed *fixture_await_progress(struct fixture *f, int number,
+							      const char *part)
+{
+	const struct shared_instance_observed *o;
+	int64_t end = clock_mono_ms() + (f->nc->net ? 60000 : 20000);
+
+	for (;;) {
+		o = fixture_observe(f, number);
+		if (o && o->progress && strstr(o->progress, part))
+			return o;
+		if (clock_mono_ms() > end)
+			fail_msg("instance %d is %s (%s), not \"%s\"", number, o ? o->state : "unknown",
+				 o && o->progress ? o->progress : "", part);
+		usleep(20000);
+	}
+}
+
 bool fixture_has_file(struct fixture *f, int number, const char *file)
 {
 	char path[160];
