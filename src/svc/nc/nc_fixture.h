@@ -26,6 +26,7 @@ struct fixture {
 	struct rpc_client *cc;
 	struct arena *arena; /* lives as long as the fixture */
 	int64_t generation;
+	int ports_fd; /* while it is open, the ports are nobody else's */
 };
 
 /* hypervisor: a value of MALLEE_HYPERVISOR; subnet NULL: the default. image is what Walrus has;
