@@ -103,6 +103,17 @@ static void wait_state(struct fixture *f, int number, enum hyper_state want)
 	}
 }
 
+/* Told is what has happened, a moment later. */
+static void wait_told(struct fixture *f, int count)
+{
+	int64_t end = clock_mono_ms() + 5000;
+
+	while (f->told < count) {
+		assert_true(clock_mono_ms() < end);
+		usleep(5000);
+	}
+}
+
 static void test_life(void **state)
 {
 	struct fixture *f = *state;
@@ -121,7 +132,7 @@ static void test_life(void **state)
 	assert_int_equal(status(f, 1).state, HYPER_ABSENT);
 	assert_int_equal(ops->destroy(f->h, name, &e), 0);
 	assert_true(ops->shutdown(f->h, name, &e) < 0);
-	assert_true(f->told >= 2);
+	wait_told(f, 2);
 }
 
 static void test_machines_outlive_the_driver(void **state)
@@ -226,8 +237,7 @@ static void test_disks(void **state)
 	assert_int_equal(disk_state(f, VOL, 3), HYPER_DISK_DETACHING);
 	assert_int_equal(ops->disk_attach(f->h, M1, &disk, &e), -EBUSY);
 	wait_disk_gone(f);
-	usleep(50000);
-	assert_true(f->told > told);
+	wait_told(f, told + 1);
 	assert_int_equal(disk_state(f, "vol-b", 4), HYPER_DISK_ATTACHED);
 	assert_int_equal(ops->disk_detach(f->h, M1, VOL, false, &e), 0);
 	assert_int_equal(ops->destroy(f->h, M1, &e), 0);

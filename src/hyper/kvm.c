@@ -270,24 +270,36 @@ static int check_ours(struct kvm *k, const char *name, struct error *e)
 	return -EPERM;
 }
 
+/* 1 for a domain that is gone since it was looked up. */
+static int unless_gone(int r, struct error *e)
+{
+	if (r != -ENOENT)
+		return r;
+	error_clear(e);
+	return 1;
+}
+
+int kvm_resume(struct kvm *k, virDomainPtr dom, struct error *e)
+{
+	if (virDomainResume(dom) == 0)
+		return 0;
+	return is_moot() ? 1 : unless_gone(kvm_domain_error(k, dom, e, "resume"), e);
+}
+
 /* A guest that is there already: nothing to do, or only to let it run on. 1: it is off, or gone since
  * it was looked up. */
 static int adopt(struct kvm *k, virConnectPtr conn, virDomainPtr dom, const char *name,
 		 struct error *e)
 {
-	int state, reason, r;
+	int state, reason;
 	struct hyper_status st = {0};
 
-	if (virDomainGetState(dom, &state, &reason, 0) < 0) {
-		r = kvm_error(k, conn, e, "look at", name);
-		return r == -ENOENT ? error_clear(e), 1 : r;
-	}
+	if (virDomainGetState(dom, &state, &reason, 0) < 0)
+		return unless_gone(kvm_error(k, conn, e, "look at", name), e);
 	kvm_translate_state(state, reason, &st);
 	if (st.state == HYPER_OFF)
 		return 1;
-	if (state == VIR_DOMAIN_PAUSED && virDomainResume(dom) < 0)
-		return kvm_error(k, conn, e, "resume", name);
-	return 0;
+	return state == VIR_DOMAIN_PAUSED ? kvm_resume(k, dom, e) : 0;
 }
 
 static int kvm_start(struct hyper *h, const struct hyper_machine *m, struct error *e)

@@ -81,6 +81,9 @@ int kvm_error(struct kvm *k, virConnectPtr conn, struct error *e, const char *wh
 /* The same after a call on a domain. (Asking libvirt for the name first would lose the error.) */
 int kvm_domain_error(struct kvm *k, virDomainPtr dom, struct error *e, const char *what);
 
+/* 1: it is off (or runs already), or gone since it was looked up. */
+int kvm_resume(struct kvm *k, virDomainPtr dom, struct error *e);
+
 /* Runs fn on the named domain of ours. Absent: *ret_absent and 0, when the caller has a use for that,
  * or -ENOENT; also when fn says -ENOENT, since others may undefine the domain at any time. */
 typedef int kvm_domain_fn(struct kvm *k, virConnectPtr conn, virDomainPtr dom, void *ctx,

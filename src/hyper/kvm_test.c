@@ -114,11 +114,27 @@ static void test_gone_between_two_calls(void **state)
 	assert_int_equal(state_of(f), HYPER_ABSENT); /* the connection is the same, and works */
 }
 
+static int resume_too_late(struct kvm *k, virConnectPtr conn, virDomainPtr dom, void *ctx, struct error *e)
+{
+	undefine(ctx);
+	return kvm_resume(k, dom, e);
+}
+
+static void test_gone_before_it_is_resumed(void **state)
+{
+	struct fixture *f = *state;
+
+	define(f);
+	assert_int_equal(kvm_on_domain(f->h, NAME, NULL, resume_too_late, f, &f->e), 1);
+	assert_false(error_is_set(&f->e));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test_setup_teardown(test_absent, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_gone_between_two_calls, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_gone_before_it_is_resumed, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

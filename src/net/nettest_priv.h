@@ -82,6 +82,7 @@ int nettest_setup(void **state);
 int nettest_teardown(void **state);
 uint32_t nettest_ip(const char *s); /* of a literal */
 #define QUIET_MS 250		    /* how long nothing must come to count as dropped */
+#define PATIENT_MS 5000		    /* how long what must come is waited for */
 
 /* --- frames --- */
 

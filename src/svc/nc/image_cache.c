@@ -360,7 +360,8 @@ int image_cache_get(struct image_cache *c, const struct image_source *s,
 		f = join(c, s, &mine);
 		if (mine) {
 			pthread_mutex_unlock(&c->lock);
-			r = do_fetch(c, f, s, progress, ctx, &mine_error);
+			fd = open_cached(c, s); /* another's fetch may have ended since we looked */
+			r = fd >= 0 ? 0 : do_fetch(c, f, s, progress, ctx, &mine_error);
 			pthread_mutex_lock(&c->lock);
 			f->result = r;
 			f->error = mine_error;
@@ -375,5 +376,9 @@ int image_cache_get(struct image_cache *c, const struct image_source *s,
 		pthread_mutex_unlock(&c->lock);
 		if (r < 0)
 			return r;
+		if (fd >= 0) {
+			*ret_fd = fd;
+			return 0;
+		}
 	}
 }

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -63,18 +64,35 @@ static bool port_free(int port)
 	return fd >= 0 && bind(fd, (struct sockaddr *)&a, sizeof(a)) == 0;
 }
 
-/* Ports for a cloud, below those that outgoing connections get. */
-static int free_ports(void)
+/* Test programs that run at the same time must not find the same ports free. An abstract name belongs to the network
+ * namespace, as ports do, and goes with its socket. -1: it is another's. */
+static int claim_ports(int base)
+{
+	struct sockaddr_un a = {.sun_family = AF_UNIX};
+	int len = snprintf(a.sun_path + 1, sizeof(a.sun_path) - 1, "mallee-test-ports-%d", base);
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	if (fd < 0 || bind(fd, (struct sockaddr *)&a, offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)len) == 0)
+		return fd;
+	close(fd);
+	return -1;
+}
+
+/* Ports for a cloud, below those that outgoing connections get; nobody else's until *ret_fd is closed. */
+static int free_ports(int *ret_fd)
 {
 	enum { FIRST = 21000, STEP = 30, COUNT = 390, PORTS = 20 };
 
 	for (int i = 0; i < COUNT; i++) {
-		int base = FIRST + (getpid() + i) % COUNT * STEP, n = 0;
+		int base = FIRST + (getpid() + i) % COUNT * STEP, n = 0, fd = claim_ports(base);
 
-		while (n < PORTS && port_free(base + n))
+		while (fd >= 0 && n < PORTS && port_free(base + n))
 			n++;
-		if (n == PORTS)
+		if (n == PORTS) {
+			*ret_fd = fd;
 			return base;
+		}
+		fd_closep(&fd);
 	}
 	fail_msg("no %d free ports in a row from %d on", PORTS, FIRST);
 	return -1;
@@ -84,7 +102,7 @@ static void set_up_environment(struct fixture *f, const char *hypervisor, const 
 {
 	char port[16];
 
-	snprintf(port, sizeof(port), "%d", free_ports());
+	snprintf(port, sizeof(port), "%d", free_ports(&f->ports_fd));
 	setenv("MALLEE_STATE", f->dir, 1);
 	setenv("MALLEE_HYPERVISOR", hypervisor, 1);
 	setenv("MALLEE_PORT_BASE", port, 1);
@@ -142,6 +160,7 @@ void fixture_free(struct fixture *f)
 	settings_free(f->settings);
 	arena_free(f->arena);
 	dir_remove(f->dir);
+	close(f->ports_fd);
 	free(f);
 }
 
@@ -230,6 +249,23 @@ const struct shared_instance_observed *fixture_await(struct fixture *f, int numb
 		if (clock_mono_ms() > end)
 			fail_msg("instance %d is %s (%s), not %s", number, o ? o->state : "unknown",
 				 o && o->progress ? o->progress : "", want);
+		usleep(20000);
+	}
+}
+
+const struct shared_instance_observed *fixture_await_progress(struct fixture *f, int number,
+							      const char *part)
+{
+	const struct shared_instance_observed *o;
+	int64_t end = clock_mono_ms() + (f->nc->net ? 60000 : 20000);
+
+	for (;;) {
+		o = fixture_observe(f, number);
+		if (o && o->progress && strstr(o->progress, part))
+			return o;
+		if (clock_mono_ms() > end)
+			fail_msg("instance %d is %s (%s), not \"%s\"", number, o ? o->state : "unknown",
+				 o && o->progress ? o->progress : "", part);
 		usleep(20000);
 	}
 }

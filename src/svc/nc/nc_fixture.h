@@ -26,6 +26,7 @@ struct fixture {
 	struct rpc_client *cc;
 	struct arena *arena; /* lives as long as the fixture */
 	int64_t generation;
+	int ports_fd; /* while it is open, the ports are nobody else's */
 };
 
 /* hypervisor: a value of MALLEE_HYPERVISOR; subnet NULL: the default. image is what Walrus has;
@@ -46,6 +47,9 @@ const struct shared_instance_observed *fixture_observe(struct fixture *f,
 /* Waits 20 s, or with real guests 60 s. */
 const struct shared_instance_observed *fixture_await(struct fixture *f, int number,
 						     const char *want_state);
+/* Until its progress has this part; as long. */
+const struct shared_instance_observed *fixture_await_progress(struct fixture *f, int number,
+							      const char *part);
 bool fixture_has_file(struct fixture *f, int number, const char *file);
 /* The operator's Drain and Resume, made on the node itself: the fixture's certificate is the
  * cluster controller's. */

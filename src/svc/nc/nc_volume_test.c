@@ -130,6 +130,21 @@ static const struct shared_block_device_observed *await_device(struct test *t, i
 	}
 }
 
+static const struct shared_block_device_observed *await_reason(struct test *t, int number, const char *part)
+{
+	const struct shared_block_device_observed *d;
+	int64_t end = clock_mono_ms() + WAIT_MS;
+
+	for (;;) {
+		d = see(t, number);
+		if (d && d->reason && strstr(d->reason, part))
+			return d;
+		if (clock_mono_ms() > end)
+			fail_msg("volume %d is %s (%s), not \"%s\"", number, d ? d->state : "unknown", d && d->reason ? d->reason : "", part);
+		usleep(20000);
+	}
+}
+
 static void await_open(struct test *t, int number, bool open)
 {
 	int64_t end = clock_mono_ms() + WAIT_MS;
@@ -228,12 +243,9 @@ static void test_launch_waits_for_its_volumes(void **state)
 	sc_double_refuse(t->sc, ROOT, "VolumeNotReady");
 	have(t, ROOT, 0, true, 1);
 	apply(t, "running");
-	usleep(1500000);
-	o = fixture_observe(t->f, 1);
+	o = fixture_await_progress(t->f, 1, "VolumeNotReady");
 	assert_string_equal(o->state, "pending");
-	assert_non_null(strstr(o->progress, "VolumeNotReady"));
-	assert_string_equal(see(t, ROOT)->state, "attaching");
-	assert_non_null(strstr(see(t, ROOT)->reason, "VolumeNotReady"));
+	assert_string_equal(await_reason(t, ROOT, "VolumeNotReady")->state, "attaching");
 	restart(t);
 	sc_double_refuse(t->sc, ROOT, NULL);
 	o = fixture_await(t->f, 1, "running");
@@ -279,9 +291,7 @@ static void test_attach_and_detach(void **state)
 	sc_double_refuse(t->sc, DATA, "VolumeInUse");
 	have(t, DATA, 3, false, 7);
 	apply(t, "running");
-	usleep(500000);
-	assert_string_equal(see(t, DATA)->state, "attaching");
-	assert_non_null(strstr(see(t, DATA)->reason, "VolumeInUse"));
+	assert_string_equal(await_reason(t, DATA, "VolumeInUse")->state, "attaching");
 	assert_null(fixture_observe(t->f, 1)->progress);
 	sc_double_refuse(t->sc, DATA, NULL);
 	assert_int_equal(await_device(t, DATA, "attached")->generation.value, 7);
@@ -331,9 +341,8 @@ static void test_busy_and_force(void **state)
 	struct test *t = *state;
 
 	have(t, DATA, 3, false, 1);
-	launch(t);
 	rules(t, "* keeps-disks\n");
-	usleep(300000);
+	launch(t);
 	device(t, DATA)->wanted = "detached";
 	apply(t, "running");
 	await_device(t, DATA, "detaching");
@@ -388,10 +397,8 @@ static void test_start_waits_for_ever(void **state)
 	await_no_records(t);
 	sc_double_refuse(t->sc, ROOT, "VolumeNotFound");
 	apply(t, "running");
-	usleep(1500000);
-	o = fixture_observe(t->f, 1);
+	o = fixture_await_progress(t->f, 1, "VolumeNotFound");
 	assert_string_equal(o->state, "pending");
-	assert_non_null(strstr(o->progress, "VolumeNotFound"));
 	sc_double_stop(t->sc);
 	usleep(500000);
 	sc_double_start(t->sc);
@@ -543,6 +550,18 @@ static void test_drain(void **state)
 	assert_string_equal(fixture_await(t->f, 1, "running")->state, "running");
 }
 
+/* And, with luck, runs again. */
+static bool has_crashed(struct test *t)
+{
+	struct hyper_status st;
+	struct error e = {0};
+	char name[64];
+
+	nc_domain_name(t->f->nc, "i-00000000000000001", name);
+	assert_int_equal(t->f->nc->ops->status(t->f->nc->hyper, name, &st, &e), 0);
+	return st.state != HYPER_RUNNING || metrics_get(t->f->nc->metrics, NC_M_RESTARTS) > 0;
+}
+
 static void test_crash_and_restart(void **state)
 {
 	struct test *t = *state;
@@ -559,7 +578,10 @@ static void test_crash_and_restart(void **state)
 	usleep(500000);
 	assert_int_equal(plugged(t), 1);
 	rules(t, "* crashes\n");
-	usleep(1000000);
+	for (int i = 0; !has_crashed(t); i++) {
+		assert_true(i < 400);
+		usleep(50000);
+	}
 	rules(t, "\n");
 	for (int i = 0; metrics_get(t->f->nc->metrics, NC_M_RESTARTS) == 0; i++) {
 		assert_true(i < 400);

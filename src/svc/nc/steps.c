@@ -328,11 +328,10 @@ static enum nc_step do_note_running(struct nc_job *j)
 	if (j->rec.state != NC_RUNNING) /* reboots asked for before it ran are done with */
 		j->rec.reboot_done = MAX_OF(j->rec.reboot_done, j->spec->reboot_generation.value);
 	j->rec.state = NC_RUNNING;
-	if (nc_commit(j) < 0)
-		return NC_STEP_RETRY;
+	/* Before anybody is told that it runs. */
 	nc_progress(j, "%s", "");
 	show_reach(j, first_reach(j->nc));
-	return NC_STEP_AGAIN;
+	return commit_and(j, NC_STEP_AGAIN);
 }
 
 static enum nc_step do_reboot(struct nc_job *j)

@@ -228,6 +228,16 @@ static void scrub(struct sc_fixture *f, const char *only, struct storage_describ
 	} while (str_eq(ret->state, "running"));
 }
 
+/* A scrub passes over what a worker is at. */
+static bool is_idle(struct sc_fixture *f, const void *id)
+{
+	pthread_mutex_lock(&f->sc->lock);
+	const struct sc_item *item = sc_find(f->sc, id);
+	bool idle = item && !item->busy && !item->queued;
+	pthread_mutex_unlock(&f->sc->lock);
+	return idle;
+}
+
 static void test_scrub(void **state)
 {
 	void **both = *state;
@@ -242,6 +252,7 @@ static void test_scrub(void **state)
 	wait_for(f, "completed");
 	fix_volume(f, &(struct fix_volume){ .id = V1, .size_bytes = 4 * MIB });
 	fix_await_volume(f, V1, "available");
+	assert_true(fix_until(is_idle, f, V1));
 	scrub(f, NULL, &d);
 	assert_string_equal(d.state, "done");
 	assert_int_equal(d.corrupt.value + d.unreadable.value, 0);
@@ -273,6 +284,49 @@ static void test_scrub(void **state)
 	assert_string_equal(d.findings.items[0].resource_id, "snap-0000000000000000e");
 }
 
+static void replace_by_fifo(struct sc_fixture *f, const char *file, char path[static 4096])
+{
+	sc_volume_path(f->sc, V1, file, path, 4096);
+	assert_int_equal(unlink(path), 0);
+	assert_int_equal(mkfifo(path, 0600), 0);
+}
+
+/* A volume that is deleted while it is read is not a damaged one. The scrub waits in open() for who writes to a FIFO. */
+static void test_scrub_meets_a_deletion(void **state)
+{
+	void **both = *state;
+	struct sc_fixture *f = both[0];
+	struct storage_start_scrub_request in = { 0 };
+	struct storage_describe_scrub_response d;
+	struct error e = { 0 };
+	char first[4096], second[4096], other[128];
+	int fd;
+
+	fix_volume(f, &(struct fix_volume){ .id = V1, .size_bytes = 4 * MIB });
+	fix_await_volume(f, V1, "available");
+	assert_true(fix_until(is_idle, f, V1));
+	replace_by_fifo(f, "cow.map", first);
+	replace_by_fifo(f, "changes.map", second);
+	snprintf(other, sizeof(other), "%s/second", f->dir);
+	assert_int_equal(link(second, other), 0);
+	assert_int_equal(scrub_job_start(f->sc->scrub, &in, &e), 0);
+	fd = open(first, O_WRONLY); /* when it reads */
+	assert_true(fd >= 0);
+	close(fd);
+	fix_volume(f, &(struct fix_volume){ .id = V1, .size_bytes = 4 * MIB, .deleted = true });
+	fix_await_volume(f, V1, "deleted");
+	do {
+		fd = open(other, O_WRONLY | O_NONBLOCK);
+		if (fd >= 0)
+			close(fd);
+		usleep(5000);
+		scrub_job_describe(f->sc->scrub, f->arena, &d);
+	} while (str_eq(d.state, "running"));
+	assert_string_equal(d.state, "done");
+	assert_int_equal(d.volumes.value, 1);
+	assert_int_equal(d.corrupt.value + d.unreadable.value, 0);
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
@@ -284,6 +338,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test_setup_teardown(test_another_sum, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_new_url, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_scrub, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_scrub_meets_a_deletion, set_up, tear_down),
 	};
 
 	blockd = argc > 1 ? argv[1] : "mallee-blockd";

@@ -39,7 +39,7 @@ struct sc_item { /* first in struct sc_volume and struct sc_snapshot */
 	const void *spec;    /* struct storage_volume_spec or struct storage_snapshot_spec */
 	int64_t generation;  /* the spec's */
 	bool deleted;        /* the spec wants that */
-	bool busy, queued, again, forgotten;
+	bool busy, queued, again;
 	int64_t due_mono_ms; /* look at it then; 0: only when something happens */
 	unsigned attempts;
 	int64_t failing_since_mono_ms;

@@ -79,6 +79,45 @@ static void test_life(void **state)
 	assert_string_equal(fix_volume_state(f, V1, NULL), "");
 }
 
+static void *give_back_later(void *ctx)
+{
+	struct sc *sc = ctx;
+
+	usleep(200000);
+	pthread_mutex_lock(&sc->lock);
+	struct sc_item *item = sc_find(sc, V1);
+	pthread_mutex_unlock(&sc->lock);
+	sc_give_back(sc, item, false);
+	return NULL;
+}
+
+/* Whoever is at it when it is forgotten is waited for: what comes then makes it anew. */
+static void test_forgotten_while_busy(void **state)
+{
+	struct sc_fixture *f = *state;
+	struct storage_forget_storage_request in = { .volume_ids = { .set = true, .count = 1, .items = &(const char *){ V1 } } };
+	struct error e = { 0 };
+	pthread_t thread;
+	bool known;
+
+	fix_volume(f, &(struct fix_volume){ .id = V1, .size_bytes = MIB });
+	fix_await_volume(f, V1, "available");
+	fix_volume(f, &(struct fix_volume){ .id = V1, .size_bytes = MIB, .deleted = true });
+	fix_await_volume(f, V1, "deleted");
+	assert_non_null(sc_take(f->sc, V1, 10000, &known));
+	assert_int_equal(storage_forget_storage(f->sc, f->arena, NULL, &in, &e), -EBUSY);
+	assert_string_equal(e.code, "ServiceUnavailable");
+	assert_string_equal(fix_volume_state(f, V1, NULL), "deleted");
+	assert_int_equal(pthread_create(&thread, NULL, give_back_later, f->sc), 0);
+	fix_forget(f, V1, NULL);
+	assert_string_equal(fix_volume_state(f, V1, NULL), "");
+	pthread_join(thread, NULL);
+	fix_volume(f, &(struct fix_volume){ .id = V1, .size_bytes = 2 * MIB });
+	fix_await_volume(f, V1, "available");
+	sc_fixture_restart(f);
+	fix_await_volume(f, V1, "available");
+}
+
 static void test_long_poll(void **state)
 {
 	struct sc_fixture *f = *state;
@@ -611,6 +650,7 @@ int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_life, set_up_fake, tear_down),
+		cmocka_unit_test_setup_teardown(test_forgotten_while_busy, set_up_fake, tear_down),
 		cmocka_unit_test_setup_teardown(test_long_poll, set_up_fake, tear_down),
 		cmocka_unit_test_setup_teardown(test_who_may_open, set_up_fake, tear_down),
 		cmocka_unit_test_setup_teardown(test_capacity, set_up, tear_down),

@@ -16,6 +16,7 @@
 #include "svc/sc/sc_priv.h"
 
 #define FINDINGS_MAX 1000
+#define TAKE_MS 10000 /* how long who is at work on a volume that looks damaged is waited for */
 
 struct finding {
 	char id[ID_LEN];
@@ -147,28 +148,51 @@ struct expectations {
 	size_t count;
 };
 
-static void expect(struct sc *sc, struct sc_item *item, void *ctx)
+/* Lock. Whether anything can be said of it. */
+static bool describe(struct sc_item *item, struct expected *n)
 {
-	struct expectations *x = ctx;
-	struct expected *n = &x->items[x->count];
-
 	if (item->kind == SC_VOLUME) {
 		const struct sc_volume *v = sc_volume_of(item);
-		if (v->rec.state != SC_V_AVAILABLE || item->busy)
-			return;
+		if (v->rec.state != SC_V_AVAILABLE)
+			return false;
 		*n = (struct expected){ .size_bytes = v->rec.size_bytes, .open = v->rec.holder.instance_id[0] || v->served };
 		memcpy(n->device, v->rec.device, sizeof(n->device));
 	} else {
 		const struct sc_snapshot *s = sc_snapshot_of(item);
 		if (s->rec.state != SC_S_COMPLETED || item->deleted)
-			return;
+			return false;
 		*n = (struct expected){ .snapshot = true, .size_bytes = s->rec.size_bytes };
 	}
 	memcpy(n->id, item->id, ID_LEN);
-	x->count++;
+	return true;
 }
 
-static void check_length(struct scrub_job *j, const struct expected *n)
+static void expect(struct sc *sc, struct sc_item *item, void *ctx)
+{
+	struct expectations *x = ctx;
+
+	x->count += !(item->kind == SC_VOLUME && item->busy) && describe(item, &x->items[x->count]);
+}
+
+/* Takes the lock. Whether it is still there, and what there is to say of it by now. */
+static bool look_again(struct sc *sc, const char *id, struct expected *n)
+{
+	pthread_mutex_lock(&sc->lock);
+	struct sc_item *item = sc_find(sc, id);
+	bool there = item && describe(item, n);
+	pthread_mutex_unlock(&sc->lock);
+	return there;
+}
+
+/* What is wrong is told, or only that something is. */
+static bool wrong(struct scrub_job *j, const char *id, bool tell, bool corrupt, const char *message)
+{
+	if (tell)
+		add_finding(j, id, corrupt, message);
+	return true;
+}
+
+static bool check_length(struct scrub_job *j, const struct expected *n, bool tell)
 {
 	char path[4096], text[400];
 	struct stat st;
@@ -176,17 +200,20 @@ static void check_length(struct scrub_job *j, const struct expected *n)
 	sc_volume_path(j->sc, n->id, "data.raw", path, sizeof(path));
 	if (stat(path, &st)) {
 		snprintf(text, sizeof(text), "%.300s: %s", path, strerror(errno));
-		add_finding(j, n->id, errno == ENOENT, text);
-	} else if (st.st_size < n->size_bytes) {
-		snprintf(text, sizeof(text), "%.300s has %lld bytes, and should have %lld", path, (long long)st.st_size, (long long)n->size_bytes);
-		add_finding(j, n->id, true, text);
+		return wrong(j, n->id, tell, errno == ENOENT, text);
 	}
+	if (st.st_size < n->size_bytes) {
+		snprintf(text, sizeof(text), "%.300s has %lld bytes, and should have %lld", path, (long long)st.st_size, (long long)n->size_bytes);
+		return wrong(j, n->id, tell, true, text);
+	}
+	return false;
 }
 
 /* Their headers and both copies of each page. Not of a volume that is open: they change under us, and may be another user's. */
-static void check_maps(struct scrub_job *j, const struct expected *n)
+static bool check_maps(struct scrub_job *j, const struct expected *n, bool tell)
 {
 	static const char *const maps[] = { "cow.map", "changes.map", "changes.map.2" };
+	bool bad = false;
 
 	for (size_t i = 0; i < ARRAY_SIZE(maps) && !n->open; i++) {
 		char path[4096];
@@ -194,8 +221,32 @@ static void check_maps(struct scrub_job *j, const struct expected *n)
 		sc_volume_path(j->sc, n->id, maps[i], path, sizeof(path));
 		int r = blk_map_check(path, &why);
 		if (r)
-			add_finding(j, n->id, r == -EBADMSG || r == -ENOENT, why.message);
+			bad = wrong(j, n->id, tell, r == -EBADMSG || r == -ENOENT, why.message);
 	}
+	return bad;
+}
+
+static bool check_files(struct scrub_job *j, const struct expected *n, bool tell)
+{
+	bool short_of = check_length(j, n, tell);
+
+	return check_maps(j, n, tell) || short_of;
+}
+
+/* It may be deleted or opened while its files are read: what looks wrong is looked at again with nobody else at it. */
+static void check_volume(struct scrub_job *j, const struct expected *n)
+{
+	struct expected now;
+	bool known;
+
+	if (!check_files(j, n, false))
+		return;
+	struct sc_item *item = sc_take(j->sc, n->id, TAKE_MS, &known);
+	if (!item)
+		return;
+	if (look_again(j->sc, n->id, &now) && !now.snapshot)
+		check_files(j, &now, true);
+	sc_give_back(j->sc, item, false);
 }
 
 static void check_snapshot(struct scrub_job *j, const struct expected *n)
@@ -203,11 +254,15 @@ static void check_snapshot(struct scrub_job *j, const struct expected *n)
 	struct snap_store *store = sc_store(j->sc, NULL);
 	struct snap_info info;
 	struct error why = { 0 };
+	struct expected now;
 	int r = store ? snap_info(store, n->id, &info, &why) : 0;
+	bool differs = store && r == 0 && (int64_t)info.size_bytes != n->size_bytes;
 
+	if ((r != -ENOENT && !differs) || !look_again(j->sc, n->id, &now))
+		return;
 	if (r == -ENOENT)
 		add_finding(j, n->id, true, "it is recorded as complete, and there is no such snapshot in the object store");
-	else if (store && r == 0 && (int64_t)info.size_bytes != n->size_bytes)
+	else
 		add_finding(j, n->id, true, "its size in the object store is not the one that is recorded");
 }
 
@@ -223,12 +278,14 @@ static void scrub_records(struct scrub_job *j)
 	sc_each(sc, expect, &x);
 	pthread_mutex_unlock(&sc->lock);
 	for (size_t i = 0; i < x.count && !j->stop && !sc->stopping; i++) {
-		if (x.items[i].snapshot) {
-			check_snapshot(j, &x.items[i]);
+		struct expected now; /* the list may be old by now */
+		if (!look_again(sc, x.items[i].id, &now) || now.snapshot != x.items[i].snapshot)
+			continue;
+		if (now.snapshot) {
+			check_snapshot(j, &now);
 			continue;
 		}
-		check_length(j, &x.items[i]);
-		check_maps(j, &x.items[i]);
+		check_volume(j, &now);
 		pthread_mutex_lock(&j->lock);
 		j->volumes++;
 		pthread_mutex_unlock(&j->lock);

@@ -183,9 +183,23 @@ static void test_bad_network(void **state)
 	f->bucket.lost_percent = 5;
 	f->bucket.short_percent = 1;
 	f->bucket.corrupt_percent = 1;
-	/* A chunk that comes damaged thrice is reported as such: with these odds once in a hundred thousand. */
 	for (unsigned i = 0; i < 3; i++)
 		many(f, (struct snap_reader_config){ .chunks = CHUNKS, .threads = 4 });
+}
+
+/* As bad as the bucket's double can be: all comes damaged as often as may be. */
+static void test_damaged_on_the_way(void **state)
+{
+	struct fixture *f = *state;
+	struct snap_reader *r = open_reader(f, (struct snap_reader_config){ .threads = 1, .readahead = -1 });
+	struct snap_reader_stats st;
+
+	f->bucket.corrupt_percent = 100;
+	check_all(f, r);
+	f->bucket.corrupt_percent = 0;
+	snap_reader_stats(r, &st);
+	assert_int_equal(st.corrupt, 0);
+	snap_reader_close(r);
 }
 
 static void test_cache(void **state)
@@ -436,6 +450,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		BOTH(test_many_callers),
 		BOTH(test_bad_network),
+		BOTH(test_damaged_on_the_way),
 		BOTH(test_cache),
 		BOTH(test_spoilt_cache),
 		BOTH(test_corrupt_object),

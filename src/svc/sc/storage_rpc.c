@@ -14,6 +14,7 @@
 
 #define WAIT_MOST_MS 20000
 #define LINGER_MS 20 /* changes come in swarms: wait for the rest of it */
+#define FORGET_WAIT_MS 3000
 #define SIZE_MOST (INT64_C(64) << 40)
 
 /* ---- what is wanted ---- */
@@ -182,26 +183,40 @@ static bool is_over(const struct sc_item *item)
 					 ((const struct sc_snapshot *)item)->rec.state == SC_S_DELETED;
 }
 
-static int forget(struct sc *sc, const char *id, struct error *e)
+static bool may_forget(struct sc *sc, const char *id)
 {
 	pthread_mutex_lock(&sc->lock);
-	struct sc_item *item = sc_find(sc, id);
+	const struct sc_item *item = sc_find(sc, id);
 	bool over = item && is_over(item);
-	enum sc_kind kind = item ? item->kind : SC_VOLUME;
 	pthread_mutex_unlock(&sc->lock);
-	if (!over)
+	return over;
+}
+
+static int forget(struct sc *sc, const char *id, struct error *e)
+{
+	bool known;
+
+	if (!may_forget(sc, id))
 		return 0; /* unknown, or not over: nothing to forget */
-	int r = sc_store_forget(sc, kind, id, e);
-	if (r < 0)
-		return r;
-	pthread_mutex_lock(&sc->lock);
-	item = sc_find(sc, id);
-	if (item && item->busy)
-		item->forgotten = true;
-	else if (item)
+	/* That it is over is seen before the worker that made it so is done with it. */
+	struct sc_item *item = sc_take(sc, id, FORGET_WAIT_MS, &known);
+	if (!item)
+		return known ? (error_set(e, "ServiceUnavailable", "%s is being worked on", id), -EBUSY) : 0;
+	/* Rows and item go in one transaction: an Apply of the same id comes before, or finds neither. */
+	int r = is_over(item) ? state_begin(sc->state, e) : -ESTALE;
+	if (r == 0)
+		r = sc_store_forget(sc, item->kind, id, e);
+	if (r == 0) {
+		pthread_mutex_lock(&sc->lock);
+		item->busy = false;
 		sc_remove(sc, item);
-	pthread_mutex_unlock(&sc->lock);
-	return 0;
+		pthread_cond_broadcast(&sc->freed);
+		pthread_mutex_unlock(&sc->lock);
+		return state_commit(sc->state, e);
+	}
+	state_rollback(sc->state);
+	sc_give_back(sc, item, false);
+	return r == -ESTALE ? 0 : r; /* made anew since */
 }
 
 int storage_forget_storage(void *ctx, struct arena *a, const struct tls_identity *peer, const struct storage_forget_storage_request *in,

@@ -142,6 +142,30 @@ static int put(void *ctx, const char *key, const void *data, size_t len, bool on
 	return err;
 }
 
+static unsigned char *damaged_at(struct bucket *b, const char *key, uint64_t off)
+{
+	uint64_t hash = off * 0x9e3779b97f4a7c15u;
+
+	for (; *key; key++)
+		hash = (hash ^ (unsigned char)*key) * 0x100000001b3u;
+	return &b->damaged[(hash >> 20) % sizeof(b->damaged)];
+}
+
+/* Lock held. What is at `at` was asked for, and n bytes of it are answered, or fewer. */
+static void answer(struct bucket *b, unsigned char *in_a_row, const unsigned char *at, size_t n, struct buf *out)
+{
+	bool may = *in_a_row + 1 < SNAP_READ_ATTEMPTS, cut = may && chance(b, b->short_percent);
+	size_t before = out->len;
+
+	if (cut)
+		n = n ? bucket_random(&b->seed) % n : 0;
+	buf_append(out, at, n);
+	bool flip = may && n && chance(b, b->corrupt_percent);
+	if (flip)
+		out->data[before + bucket_random(&b->seed) % n] ^= (char)(1 << bucket_random(&b->seed) % 8);
+	*in_a_row = cut || flip ? *in_a_row + 1 : 0;
+}
+
 static int get(void *ctx, const char *key, uint64_t off, uint64_t len, struct buf *out, struct error *e)
 {
 	struct bucket *b = ctx;
@@ -156,13 +180,7 @@ static int get(void *ctx, const char *key, uint64_t off, uint64_t len, struct bu
 	if (!err && !o)
 		err = -ENOENT;
 	if (!err && off < o->len) {
-		size_t n = MIN_OF(len, o->len - off), before = out->len;
-
-		if (chance(b, b->short_percent))
-			n = n ? bucket_random(&b->seed) % n : 0;
-		buf_append(out, o->data + off, n);
-		if (n && chance(b, b->corrupt_percent))
-			out->data[before + bucket_random(&b->seed) % n] ^= (char)(1 << bucket_random(&b->seed) % 8);
+		answer(b, damaged_at(b, key, off), o->data + off, MIN_OF(len, o->len - off), out);
 		if (chance(b, b->lost_percent))
 			err = -ECONNRESET;
 	}

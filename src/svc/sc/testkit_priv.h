@@ -20,14 +20,15 @@ struct bucket {
 	uint64_t seed;
 	_Atomic unsigned fail_percent;    /* an error, and nothing done */
 	_Atomic unsigned lost_percent;    /* done, but the answer is lost */
-	_Atomic unsigned short_percent;   /* of gets: the end is missing */
-	_Atomic unsigned corrupt_percent; /* of gets: a bit is another on its way */
+	/* Of gets: the end is missing; a bit is another on its way. Never so often in a row that the object counts as damaged. */
+	_Atomic unsigned short_percent, corrupt_percent;
 	_Atomic unsigned delay_us;
 	_Atomic int kill_in;              /* > 0: so many changes from now on the process is dead */
 	_Atomic bool dead;
 	_Atomic bool unreachable;
 	_Atomic unsigned gets, puts, removes;
 	_Atomic unsigned page_gets;
+	unsigned char damaged[4096];      /* by the hash of a key and an offset: answers in a row */
 };
 void bucket_init(struct bucket *b, uint64_t seed);
 void bucket_done(struct bucket *b);

@@ -187,10 +187,8 @@ static enum step fail(struct job *j)
 	snprintf(j->rec.reason, sizeof(j->rec.reason), "%.390s", why.message);
 	j->rec.device[0] = j->rec.key_id[0] = j->rec.wrapped_key[0] = '\0';
 	j->rec.size_bytes = 0;
-	if (commit(j) < 0)
-		return STEP_RETRY;
-	unreserve(j, 0);
-	return STEP_DONE;
+	unreserve(j, 0); /* before anybody hears of it */
+	return commit(j) < 0 ? STEP_RETRY : STEP_DONE;
 }
 
 /* It can be read, though perhaps it is wanted deleted: it is held for this volume (wants_export) since the specification was heard of,
@@ -504,9 +502,9 @@ static enum step erase(struct job *j)
 	j->rec.state = SC_V_DELETED;
 	j->rec.size_bytes = 0;
 	j->rec.device[0] = j->rec.key_id[0] = j->rec.wrapped_key[0] = '\0';
+	unreserve(j, 0); /* before anybody hears of it */
 	if (commit(j) < 0)
 		return STEP_RETRY;
-	unreserve(j, 0);
 	log_info("a volume is gone", "id=%s", j->id);
 	if (j->spec->snapshot_id)
 		sc_kick_id(sc, j->spec->snapshot_id);

@@ -106,10 +106,6 @@ static void put_back(struct sc *sc, struct sc_item *item, const struct sc_outcom
 	}
 	item->busy = false;
 	pthread_cond_broadcast(&sc->freed);
-	if (item->forgotten) {
-		sc_remove(sc, item);
-		return;
-	}
 	if (item->again || out->again) {
 		item->again = false;
 		sc_kick(sc, item);

@@ -53,12 +53,12 @@ int identity_get_signing_key(void *ctx, struct arena *a, const struct tls_identi
 	return 0;
 }
 
-static void start_server(struct fixture *f, uint16_t port)
+static void start_server(struct fixture *f)
 {
 	const struct rpc_binding b = {&identity_service, identity_rpc_handlers, f};
 	struct error e = {0};
 
-	if (rpc_server_start(&b, 1, "127.0.0.1", port, f->clc, &f->server, &e) < 0)
+	if (rpc_server_start(&b, 1, "127.0.0.1", 0, f->clc, &f->server, &e) < 0)
 		fail_msg("%s", e.message);
 }
 
@@ -66,7 +66,6 @@ static int up(void **state)
 {
 	struct fixture *f = calloc(1, sizeof(*f));
 	struct error e = {0};
-	uint16_t port = (uint16_t)(20000 + getpid() % 10000);
 
 	strcpy(f->dir, "/tmp/mallee-identity-XXXXXX");
 	assert_non_null(mkdtemp(f->dir));
@@ -78,8 +77,8 @@ static int up(void **state)
 		fail_msg("%s", e.message);
 	f->a = arena_new();
 	f->valid_ms = 60000;
-	start_server(f, port);
-	snprintf(f->url, sizeof(f->url), "https://127.0.0.1:%u", port);
+	start_server(f);
+	snprintf(f->url, sizeof(f->url), "https://127.0.0.1:%u", rpc_server_port(f->server));
 	f->id = identity_new(f->walrus, f->url);
 	*state = f;
 	return 0;
