@@ -39,6 +39,7 @@
 #define RESERVE_BYTES (UINT64_C(1) << 30)
 #define PAGES_MAX (RESERVE_BYTES / BITS_PAGE / 3 - 1)
 #define VERSION 1u
+#define ROUND_PAGES 64u /* that one bits_sync_now() call makes durable at a time */
 #define LOCK_WAIT_MS 30000
 
 /* ---- bytes ---- */
@@ -190,19 +191,21 @@ void bits_page_written(struct bits *b, uint64_t page, bool ok)
 
 int bits_sync_now(struct bits *b)
 {
-	uint64_t at = 0, page;
+	uint64_t at = 0, page[ROUND_PAGES];
 	uint8_t slot[BITS_PAGE];
-	int err = 0;
+	unsigned taken;
+	int err;
 
-	while (!err && bits_page_take(b, &at, &page, slot)) {
-		err = fd_pwrite_all(b->fd, slot, sizeof(slot), bits_slot_offset(page, b->generation[page] + 1));
-		/* Counted as durable before it is: a failing sync makes all dirty again. */
-		bits_page_written(b, page, !err);
-	}
-	if (!err && fdatasync(b->fd)) {
-		err = -errno;
-		bits_dirty_all(b);
-	}
+	do {
+		err = 0;
+		for (taken = 0; !err && taken < ROUND_PAGES && bits_page_take(b, &at, &page[taken], slot); taken++)
+			err = fd_pwrite_all(b->fd, slot, sizeof(slot), bits_slot_offset(page[taken], b->generation[page[taken]] + 1));
+		if (!err && fdatasync(b->fd))
+			err = -errno;
+		/* Only now: until it is durable the next try must not touch the slot that holds what was. */
+		for (unsigned i = 0; i < taken; i++)
+			bits_page_written(b, page[i], !err);
+	} while (!err && taken == ROUND_PAGES);
 	return err;
 }
 
