@@ -246,6 +246,29 @@ static void test_grow(void **state)
 	bits_close(b);
 }
 
+/* What is not a map is left as it is, however short it is or many zeroes it begins with. */
+static void test_somebody_elses_file(void **state)
+{
+	static const struct {
+		off_t length, word; /* where it says something */
+	} files[] = { { 7, 0 }, { 5000, 4990 }, { 3 * BITS_PAGE, BITS_PAGE + 100 }, { 5 * BITS_PAGE, 4 * BITS_PAGE }, { 6 * BITS_PAGE, 6 * BITS_PAGE } };
+	char said[8] = "";
+
+	for (size_t i = 0; i < ARRAY_SIZE(files); i++) {
+		assert_int_equal(truncate(path, 0) || truncate(path, files[i].length), 0);
+		if (files[i].word < files[i].length)
+			spoil((uint64_t)files[i].word, "mine", 4);
+		assert_true(try_open(100, "test", 65536, true) < 0);
+		int fd = open(path, O_RDONLY);
+		assert_int_equal(lseek(fd, 0, SEEK_END), files[i].length);
+		if (files[i].word < files[i].length) {
+			assert_int_equal(pread(fd, said, 4, files[i].word), 4);
+			assert_string_equal(said, "mine");
+		}
+		close(fd);
+	}
+}
+
 static void read_slot(unsigned which, uint8_t slot[static BITS_PAGE])
 {
 	int fd = open(path, O_RDONLY);
@@ -306,7 +329,7 @@ int main(void)
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 	const struct CMUnitTest tests[] = {
 		T(test_bits), T(test_boots), T(test_killed_before_sync), T(test_torn), T(test_torn_first_write), T(test_damage), T(test_headers), T(test_grow),
-		T(test_pages_are_told_apart), T(test_failed_sync),
+		T(test_pages_are_told_apart), T(test_failed_sync), T(test_somebody_elses_file),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
