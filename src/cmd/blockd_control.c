@@ -251,8 +251,8 @@ static void *accept_all(void *arg)
 	struct blockd_control *c = arg;
 
 	for (;;) {
-		int fd = accept4(c->listen_fd, NULL, NULL, SOCK_CLOEXEC);
-		if (fd < 0 && errno != EINTR && errno != ECONNABORTED && errno != EMFILE && errno != ENFILE && errno != ENOMEM)
+		int fd = socket_accept(c->listen_fd, SOCK_CLOEXEC);
+		if (fd < 0 && errno != EINTR && errno != ECONNABORTED && errno != EMFILE && errno != ENFILE && errno != ENOMEM && errno != ENOBUFS)
 			return NULL; /* shut down */
 		if (fd < 0)
 			continue;

@@ -2,6 +2,7 @@
 #include "os/socket.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -28,4 +29,14 @@ int socket_remove_stale(const char *path)
 	if (!connect(fd, (const struct sockaddr *)&at, sizeof(at)) || errno == EAGAIN)
 		return -EADDRINUSE;
 	return unlink(path) ? -errno : 0;
+}
+
+int socket_accept(int listen_fd, int flags)
+{
+	int fd = accept4(listen_fd, NULL, NULL, flags), err = errno;
+
+	if (fd < 0 && (err == EMFILE || err == ENFILE || err == ENOMEM || err == ENOBUFS))
+		poll(NULL, 0, 100);
+	errno = err;
+	return fd;
 }

@@ -7,5 +7,10 @@
  * there; -EADDRINUSE: somebody listens; -EEXIST: it is something else, which stays.
  */
 int socket_remove_stale(const char *path);
+/*
+ * accept4() without the address. When the process or the host has no descriptor or memory left it waits for 100 ms before it says
+ * so: who waits in the queue keeps the listener ready, and its caller would come again at once.
+ */
+int socket_accept(int listen_fd, int flags);
 
 #endif

@@ -208,7 +208,7 @@ static void name_tcp(int fd, char *who, size_t size)
 static void on_accept(void *ctx, int listen_fd, uint32_t events)
 {
 	struct nbd_server *s = ctx;
-	int fd = accept4(listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	int fd = socket_accept(listen_fd, SOCK_CLOEXEC | SOCK_NONBLOCK);
 	char who[96] = "?";
 	const char *no = NULL;
 

@@ -180,7 +180,7 @@ static void listen_ready(void *ctx, int fd, uint32_t events)
 		vhost_user_drop_peer(u, NULL); /* the next one waits until it is forgotten */
 		return;
 	}
-	_cleanup_(fd_closep) int peer = accept4(u->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	_cleanup_(fd_closep) int peer = socket_accept(u->listen_fd, SOCK_CLOEXEC | SOCK_NONBLOCK);
 	if (peer < 0)
 		return;
 	if (getsockopt(peer, SOL_SOCKET, SO_PEERCRED, &cred, &len) || (cred.uid != u->peer_uid && cred.uid != 0)) {
