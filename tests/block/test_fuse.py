@@ -72,7 +72,8 @@ def test_parts_of_a_block_at_once(blockd, place):
     b = blockd("mem:size=8M,block-bytes=4096", "--filter", "fault:delay=2,every=2", front=[f"fuse:mount={place}"])
     b.wait_for(lambda: os.path.getsize(place) == 8 * MIB, "file of the volume's size")
     subprocess.run(["fio", "--name=parts", f"--filename={place}", "--size=256k", "--rw=randwrite", "--bs=512", "--direct=1", "--ioengine=libaio",
-                    "--iodepth=32", "--allow_file_create=0", "--verify=crc32c", "--do_verify=1", "--verify_fatal=1"], check=True, capture_output=True)
+                    "--iodepth=32", "--allow_file_create=0", "--verify=crc32c", "--do_verify=1", "--verify_fatal=1",
+                    "--verify_state_save=0"], check=True, capture_output=True)
     assert b.stop() == 0
 
 
