@@ -15,6 +15,7 @@
 #include "base/text.h"
 #include "cmd/blockd.h"
 #include "os/file.h"
+#include "os/socket.h"
 #include "volume/control.h"
 
 #define CONNECTIONS_MAX 8
@@ -250,8 +251,8 @@ static void *accept_all(void *arg)
 	struct blockd_control *c = arg;
 
 	for (;;) {
-		int fd = accept4(c->listen_fd, NULL, NULL, SOCK_CLOEXEC);
-		if (fd < 0 && errno != EINTR && errno != ECONNABORTED && errno != EMFILE && errno != ENFILE && errno != ENOMEM)
+		int fd = socket_accept(c->listen_fd, SOCK_CLOEXEC);
+		if (fd < 0 && errno != EINTR && errno != ECONNABORTED && errno != EMFILE && errno != ENFILE && errno != ENOMEM && errno != ENOBUFS)
 			return NULL; /* shut down */
 		if (fd < 0)
 			continue;
@@ -273,9 +274,11 @@ static int listen_at(struct blockd_control *c, const char *path, struct error *e
 	c->listen_fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (c->listen_fd < 0)
 		return error_errno(e, errno, "making the control socket");
-	unlink(path); /* of one that was killed; the back end's lock has told whether it is gone */
+	int err = socket_remove_stale(path); /* of one that was killed */
+	if (err)
+		return error_errno(e, err, "--control %s", path);
 	mode_t before = umask(0177);
-	int err = bind(c->listen_fd, (struct sockaddr *)&at, sizeof(at)) || listen(c->listen_fd, CONNECTIONS_MAX) ? -errno : 0;
+	err = bind(c->listen_fd, (struct sockaddr *)&at, sizeof(at)) || listen(c->listen_fd, CONNECTIONS_MAX) ? -errno : 0;
 	umask(before);
 	return err ? error_errno(e, err, "--control %s", path) : 0;
 }

@@ -104,6 +104,22 @@ def test_what_is_refused(arguments, said, tmp_path):
     assert done.returncode in (1, 2) and said in done.stderr.replace('\\"', '"')
 
 
+@pytest.mark.parametrize("arguments", [
+    ("--control", "{mine}"),
+    ("--front", "nbd:socket={mine}"),
+    ("--front", "vhost-user:socket={mine}"),
+    ("--control", "{mine}.sock", "--filter", "cow:source=zero,map={mine}"),
+    ("--control", "{mine}.sock", "--filter", "snap:map={mine}"),
+])
+def test_a_file_named_by_mistake_stays(arguments, tmp_path):
+    mine = tmp_path / "mine"
+    mine.write_text("of great worth")
+    done = subprocess.run([program(), "--back", "mem:size=1M", *(a.format(mine=mine) for a in arguments)], capture_output=True, text=True,
+                          check=False, timeout=60)
+    assert done.returncode == 1 and str(mine) in done.stderr
+    assert mine.read_text() == "of great worth"
+
+
 def test_manual_page_is_whole(tmp_path):
     """Every driver and option of --help is in the page, and no mark was left."""
     page = Path(program()).resolve().with_name("mallee-blockd.8").read_text()

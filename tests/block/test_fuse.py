@@ -2,6 +2,7 @@
 """A volume as a file: by hand, under a loop device, and when its process dies."""
 import os
 import random
+import shutil
 import subprocess
 import time
 
@@ -63,6 +64,17 @@ def test_any_offset_and_length(serve, place, disk):
     assert b.stop() == 0
     assert not place.exists()
     assert disk.read_bytes() == model
+
+
+def test_parts_of_a_block_at_once(blockd, place):
+    """Many direct writes of different parts of the same blocks are in flight together: none undoes another."""
+    assert shutil.which("fio"), "fio is missing"
+    b = blockd("mem:size=8M,block-bytes=4096", "--filter", "fault:delay=2,every=2", front=[f"fuse:mount={place}"])
+    b.wait_for(lambda: os.path.getsize(place) == 8 * MIB, "file of the volume's size")
+    subprocess.run(["fio", "--name=parts", f"--filename={place}", "--size=256k", "--rw=randwrite", "--bs=512", "--direct=1", "--ioengine=libaio",
+                    "--iodepth=32", "--allow_file_create=0", "--verify=crc32c", "--do_verify=1", "--verify_fatal=1",
+                    "--verify_state_save=0"], check=True, capture_output=True)
+    assert b.stop() == 0
 
 
 def test_loop_device(serve, place, disk, tmp_path):

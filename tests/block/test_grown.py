@@ -120,3 +120,17 @@ def test_shorter_is_refused(blockd, tmp_path):
     os.truncate(v.disk, BEFORE)
     v.serve("c")
     v.check()
+
+
+def test_shorter_source_is_refused(blockd, tmp_path):
+    """What is still to come from the source would not be there."""
+    v = Volume(blockd, tmp_path, "64k", "off")
+    v.serve()
+    v.write(1 * MIB, 64 * KIB, 1)
+    assert v.b.stop() == 0
+    os.truncate(tmp_path / "source", SOURCE - 4 * MIB)
+    with pytest.raises(AssertionError, match=f"{SOURCE - 4 * MIB} bytes; it had {SOURCE} "):
+        v.serve("b")
+    (tmp_path / "source").write_bytes(random.Random(7).randbytes(SOURCE))
+    v.serve("c")
+    v.check()

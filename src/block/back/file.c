@@ -43,14 +43,20 @@ static bool suits(const struct file *f, const struct blk_req *r)
 
 static void rw_done(struct blk_aio *a);
 
+static bool wants_dsync(const struct file_op *op)
+{
+	const struct file *f = op->fq->file;
+
+	return (op->req->flags & BLK_FUA) && f->direct && !op->sync_error && !atomic_load_explicit(&f->no_dsync, memory_order_relaxed);
+}
+
 static void rw_next(struct file_op *op)
 {
 	struct blk_req *r = op->req;
-	struct file *f = op->fq->file;
 	uint64_t left = r->len_bytes - op->done_bytes;
 
 	op->aio.op = r->op == BLK_READ ? BLK_AIO_READ : BLK_AIO_WRITE;
-	op->aio.flags = (r->flags & BLK_FUA) && f->direct && !atomic_load_explicit(&f->no_dsync, memory_order_relaxed) ? RWF_DSYNC : 0;
+	op->aio.flags = wants_dsync(op) ? RWF_DSYNC : 0;
 	op->aio.off_bytes = r->off_bytes + op->done_bytes;
 	op->aio.done = rw_done;
 	if (op->bounce) {
@@ -123,6 +129,11 @@ static bool rw_differently(struct file_op *op, int64_t result)
 		rw_bounced(op);
 		return true;
 	}
+	if ((op->aio.flags & RWF_DSYNC) && result < 0 && result != -EINVAL) { /* the write or the sync? */
+		op->sync_error = (int)result;
+		rw_next(op);
+		return true;
+	}
 	return false;
 }
 
@@ -136,6 +147,11 @@ static void rw_done(struct blk_aio *a)
 		return;
 	if (result < 0) {
 		file_op_end(op, (int)result);
+		return;
+	}
+	if (op->sync_error) { /* written without the sync it is: so that had failed, and tells of earlier writes as well */
+		atomic_store(&op->fq->file->sync.error, op->sync_error);
+		file_op_end(op, op->sync_error);
 		return;
 	}
 	uint64_t n = (uint64_t)result;
@@ -171,6 +187,7 @@ void file_op_begin(struct file_queue *fq, struct blk_req *r, uint64_t done_bytes
 	op->done_bytes = done_bytes;
 	op->bounce = NULL;
 	op->retries = 0;
+	op->sync_error = 0;
 	if (r->op == BLK_DISCARD)
 		file_discard_next(op);
 	else if (r->op == BLK_WRITE_ZEROES)

@@ -29,6 +29,7 @@ struct file_op {
 	uint64_t done_bytes;
 	char *bounce;        /* NULL: the request's own memory */
 	unsigned retries;
+	int sync_error;      /* of a write with RWF_DSYNC, which is tried without */
 	struct iovec *iov;   /* its own, BLK_IOV_MAX */
 };
 

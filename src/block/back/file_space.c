@@ -11,7 +11,8 @@
  * that needs an fdatasync(), until the file is opened anew (the guest then sees what the disk has) or the operator says by
  * `clear-error` that he has dealt with it. Reads and writes go on, as on a disk that is failing.
  * Where the page cache is used a FUA write is a write and a shared fdatasync(), never RWF_DSYNC: that would take delivery of an
- * error that belongs to earlier writes.
+ * error that belongs to earlier writes. A direct FUA write is one with RWF_DSYNC; when that fails it is tried again without: should it
+ * then succeed the sync had failed, and the error stays as above; else it is a sector that cannot be written, and only that.
  *
  * WRITE_ZEROES. FALLOC_FL_ZERO_RANGE is quick, but what it leaves behind are unwritten extents, and the first write to each of them
  * costs as much as one into a hole: a journal commit. A volume that was preallocated by being written would lose that, block by

@@ -4,12 +4,48 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
 #include "block/back/file_testkit.h"
 
 /* ---- errors of the disk ---- */
+
+static bool sync_fails, write_fails; /* of direct FUA writes; the threads' engine comes here */
+
+ssize_t pwritev2(int fd, const struct iovec *iov, int count, off_t off, int flags)
+{
+	if (flags & RWF_DSYNC ? sync_fails || write_fails : write_fails) {
+		errno = EIO;
+		return -1;
+	}
+	return syscall(SYS_pwritev2, fd, iov, count, off, 0, flags);
+}
+
+/* A sync that failed says that earlier writes may be gone; a sector that cannot be written does not. */
+static void test_failed_fua(void **state)
+{
+	struct place *p = *state;
+	static char data[4096] __attribute__((aligned(4096)));
+
+	if (!direct_works(p))
+		skip();
+	struct blk_stack *s = kit_open(drivers, spec(p, ""), BLK_IO_THREADS, 1);
+	assert_int_equal(kit_io(s, BLK_WRITE, BLK_FUA, 0, data, sizeof(data)), 0);
+	write_fails = true;
+	assert_int_equal(kit_io(s, BLK_WRITE, BLK_FUA, 0, data, sizeof(data)), -EIO);
+	write_fails = false;
+	assert_int_equal(kit_io(s, BLK_FLUSH, 0, 0, NULL, 0), 0);
+	sync_fails = true;
+	assert_int_equal(kit_io(s, BLK_WRITE, BLK_FUA, 0, data, sizeof(data)), -EIO);
+	sync_fails = false;
+	assert_int_equal(kit_io(s, BLK_FLUSH, 0, 0, NULL, 0), -EIO);
+	assert_int_equal(kit_io(s, BLK_FLUSH, 0, 0, NULL, 0), -EIO);
+	assert_int_equal(blk_stack_close(s, NULL), -EIO);
+}
 
 static void test_cut_file(void **state)
 {
@@ -195,6 +231,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(test_cut_file),
+		TEST(test_failed_fua),
 		TEST(test_full),
 		TEST(test_room),
 		TEST(test_extents),

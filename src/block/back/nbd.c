@@ -131,7 +131,7 @@ static void first_status(struct nbd_client *c)
 static void describe(struct nbd_client *c, struct blk_info *info)
 {
 	const struct nbd_remote *x = &c->remote;
-	uint32_t block = MAX_OF(x->minimum, 512u) > 512 ? 4096 : 512;
+	uint32_t block = nbd_block_bytes(x);
 
 	c->block_bytes = block;
 	*info = (struct blk_info){
@@ -243,6 +243,8 @@ static void nbd_stats(struct blk_layer *l, struct blk_stats_sink *sink)
 	blk_stats_emit(sink, "nbd_client", "protocol_errors", true, n->protocol_errors, "Connections given up for what the server sent.");
 	blk_stats_emit(sink, "nbd_client", "reconnected", true, n->reconnected, "Connections made again.");
 	blk_stats_emit(sink, "nbd_client", "connect_failures", true, n->connect_failures, "Attempts to connect again that failed.");
+	blk_stats_emit(sink, "nbd_client", "other_exports", true, n->other_exports,
+		       "Of those, that found the export shorter, or with other abilities or block sizes, than it was.");
 }
 
 static void nbd_close(struct blk_layer *l)

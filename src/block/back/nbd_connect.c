@@ -172,10 +172,16 @@ void nbd_dial_close(struct nbd_dial *d)
 
 /* ---- the connecting thread ---- */
 
-static bool same_export(const struct nbd_remote *a, const struct nbd_remote *b)
+/* It may have grown: what we serve stays as long as it was. */
+static bool is_the_export(struct nbd_client *c, const struct nbd_remote *now)
 {
-	return a->size_bytes == b->size_bytes && a->flags == b->flags && a->minimum == b->minimum && a->maximum == b->maximum &&
-	       a->structured == b->structured;
+	const struct nbd_remote *was = &c->remote;
+	bool is = now->size_bytes >= was->size_bytes && now->flags == was->flags && now->minimum == was->minimum && now->maximum == was->maximum &&
+		  now->structured == was->structured;
+
+	if (!is)
+		atomic_fetch_add(&c->counters.other_exports, 1);
+	return is;
 }
 
 /* Without the lock. True: it stands. */
@@ -185,7 +191,7 @@ static bool dial_link(struct nbd_client *c, struct nbd_link *k)
 
 	if (nbd_dial_open(c, false, &k->fresh, &remote, NULL))
 		return false;
-	if (!same_export(&remote, &c->remote)) {
+	if (!is_the_export(c, &remote)) {
 		nbd_dial_close(&k->fresh);
 		return false;
 	}
@@ -200,7 +206,7 @@ static bool dial_status(struct nbd_client *c)
 
 	if (nbd_dial_open(c, true, &d, &remote, NULL))
 		return false;
-	if (!same_export(&remote, &c->remote) || !remote.has_status) {
+	if (!is_the_export(c, &remote) || !remote.has_status) {
 		nbd_dial_close(&d);
 		return false;
 	}

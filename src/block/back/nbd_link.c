@@ -311,6 +311,8 @@ void nbd_link_lost(struct nbd_link *k, bool protocol_error)
 {
 	if (k->fd < 0)
 		return;
+	/* What is still to be delivered goes: it must not arrive after what is sent again by another way. */
+	setsockopt(k->fd, SOL_SOCKET, SO_LINGER, &(struct linger){ .l_onoff = 1 }, sizeof(struct linger));
 	hang_up(k);
 	k->reading = NULL;
 	k->read_left = 0;

@@ -192,6 +192,9 @@ static int check_remote(const struct nbd_remote *x, struct error *e)
 		return error_set(e, "InvalidServer", "the server's block sizes (%u, %u, %u) cannot be", x->minimum, x->preferred, x->maximum);
 	if (x->minimum > 4096)
 		return error_set(e, "Unsupported", "the server's blocks of %u bytes are larger than 4096", x->minimum);
+	uint32_t block = nbd_block_bytes(x);
+	if (x->maximum < block)
+		return error_set(e, "Unsupported", "the server takes %u bytes at a time, less than a block of %u", x->maximum, block);
 	if (x->size_bytes > INT64_MAX || x->size_bytes < MAX_OF(x->minimum, BLK_SECTOR))
 		return error_set(e, "Unsupported", "an export of %llu bytes", (unsigned long long)x->size_bytes);
 	return 0;

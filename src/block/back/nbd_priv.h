@@ -58,6 +58,12 @@ int nbd_dial_read(void *dial, void *data, size_t len);
 int nbd_dial_write(void *dial, const void *data, size_t len);
 void nbd_dial_close(struct nbd_dial *d);
 
+/* Of what we make of it. */
+static inline uint32_t nbd_block_bytes(const struct nbd_remote *x)
+{
+	return x->minimum > 512 ? 4096 : 512;
+}
+
 /* ---- links ---- */
 enum nbd_slot_state { NBD_SLOT_FREE, NBD_SLOT_QUEUED, NBD_SLOT_SENT };
 
@@ -104,7 +110,7 @@ struct nbd_link {
 };
 
 struct nbd_counters {
-	_Atomic uint64_t requests, resent, lost, protocol_errors, reconnected, connect_failures;
+	_Atomic uint64_t requests, resent, lost, protocol_errors, reconnected, connect_failures, other_exports;
 };
 
 struct nbd_client {

@@ -17,6 +17,7 @@
 #include <cmocka.h>
 
 #include "block/back/back.h"
+#include "block/back/nbd_priv.h"
 #include "block/back/testkit.h"
 #include "block/core/nbd_proto.h"
 
@@ -32,6 +33,7 @@ static struct {
 	/* told before it starts */
 	uint16_t flags;
 	unsigned shut_down_after;  /* requests of a connection; then ESHUTDOWN; 0: never */
+	uint64_t later_bytes;      /* the export's length from the second connection on */
 	bool garbage_first;        /* the first connection's first reply is nonsense */
 	/* seen */
 	_Atomic unsigned count[8], fua, no_hole, longest, connections;
@@ -74,7 +76,7 @@ static bool shake(int fd)
 		nbd_option_reply_encode(&(struct nbd_option_reply){ option, NBD_REP_ERR_UNSUP, 0 }, reply);
 		put(fd, reply, sizeof(reply));
 	}
-	nbd_put64(info, DISK_BYTES);
+	nbd_put64(info, fake.connections > 1 ? fake.later_bytes : DISK_BYTES);
 	nbd_put16(info + 8, fake.flags | NBD_HAS_FLAGS);
 	put(fd, info, sizeof(info));
 	return true;
@@ -130,6 +132,7 @@ static struct blk_stack *begin(uint16_t flags, const char *more)
 		fake.count[i] = 0;
 	fake.fua = fake.no_hole = fake.longest = fake.connections = 0;
 	fake.flags = flags;
+	fake.later_bytes = DISK_BYTES;
 	memset(fake.bytes, 0x11, DISK_BYTES);
 	fake.listen_fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	assert_int_equal(bind(fake.listen_fd, (struct sockaddr *)&addr, sizeof(addr)), 0);
@@ -215,6 +218,112 @@ static void test_server_that_shuts_down(void **state)
 	finish(s);
 }
 
+static uint64_t counter(struct blk_stack *s, const char *name)
+{
+	_cleanup_(buf_done) struct buf out = BUF_INIT;
+	char key[64];
+
+	blk_stack_stats_json(s, NULL, 0, &out);
+	snprintf(key, sizeof(key), "\"%s\":", name);
+	const char *at = strstr(out.data, key);
+	assert_non_null(at);
+	return strtoull(at + strlen(key), NULL, 10);
+}
+
+static void test_server_whose_export_has_grown(void **state)
+{
+	char data[512];
+
+	fake.shut_down_after = 2;
+	struct blk_stack *s = begin(NBD_SEND_FLUSH, "");
+	fake.later_bytes = DISK_BYTES + 512;
+	for (unsigned i = 0; i < 3; i++)
+		assert_int_equal(kit_io(s, BLK_READ, 0, i * 512, data, 512), 0);
+	assert_true(fake.connections > 1);
+	assert_int_equal(blk_stack_info(s)->size_bytes, DISK_BYTES);
+	assert_int_equal(counter(s, "other_exports"), 0);
+	fake.shut_down_after = 0;
+	finish(s);
+}
+
+static void test_server_whose_export_is_shorter(void **state)
+{
+	char data[512];
+	struct error e = { 0 };
+
+	fake.shut_down_after = 1;
+	struct blk_stack *s = begin(NBD_SEND_FLUSH, ",reconnect=1");
+	fake.later_bytes = DISK_BYTES - 512;
+	assert_int_equal(kit_io(s, BLK_READ, 0, 0, data, 512), -EIO);
+	assert_true(counter(s, "other_exports") > 0);
+	assert_int_equal(blk_stack_close(s, &e), -EIO);
+	stop_server();
+	pthread_join(fake.thread, NULL);
+	fake.shut_down_after = 0;
+}
+
+/* A server that says block sizes, out of memory. */
+struct said {
+	uint8_t bytes[256];
+	size_t length, at;
+};
+
+static int hear(void *ctx, void *data, size_t len)
+{
+	struct said *s = ctx;
+
+	if (len > s->length - s->at)
+		return -ECONNRESET;
+	memcpy(data, s->bytes + s->at, len);
+	s->at += len;
+	return 0;
+}
+
+static int ignore(void *ctx, const void *data, size_t len)
+{
+	return 0;
+}
+
+static void say_reply(struct said *s, uint32_t option, uint32_t type, const uint8_t *data, uint32_t len)
+{
+	nbd_option_reply_encode(&(struct nbd_option_reply){ option, type, len }, s->bytes + s->length);
+	memcpy(s->bytes + s->length + NBD_OPTION_REPLY_BYTES, data, len);
+	s->length += NBD_OPTION_REPLY_BYTES + len;
+}
+
+static int negotiate_sizes(uint32_t minimum, uint32_t maximum)
+{
+	struct said s = { .length = 18 };
+	struct nbd_negotiation n = { .read = hear, .write = ignore, .ctx = &s, .export_name = "" };
+	uint8_t export[12] = { 0 }, sizes[14] = { 0 };
+	struct error e = { 0 };
+
+	nbd_put64(s.bytes, NBD_MAGIC_INIT);
+	nbd_put64(s.bytes + 8, NBD_MAGIC_OPTION);
+	nbd_put16(s.bytes + 16, NBD_FLAG_FIXED_NEWSTYLE | NBD_FLAG_NO_ZEROES);
+	nbd_put16(export, NBD_INFO_EXPORT);
+	nbd_put64(export + 2, DISK_BYTES);
+	nbd_put16(export + 10, NBD_HAS_FLAGS);
+	nbd_put16(sizes, NBD_INFO_BLOCK_SIZE);
+	nbd_put32(sizes + 2, minimum);
+	nbd_put32(sizes + 6, minimum);
+	nbd_put32(sizes + 10, maximum);
+	say_reply(&s, NBD_OPT_STRUCTURED_REPLY, NBD_REP_ERR_UNSUP, NULL, 0);
+	say_reply(&s, NBD_OPT_GO, NBD_REP_INFO, export, sizeof(export));
+	say_reply(&s, NBD_OPT_GO, NBD_REP_INFO, sizes, sizeof(sizes));
+	say_reply(&s, NBD_OPT_GO, NBD_REP_ACK, NULL, 0);
+	return nbd_negotiate(&n, &e);
+}
+
+/* A server that takes less than a block at a time cannot be written to. */
+static void test_block_sizes(void **state)
+{
+	assert_int_equal(negotiate_sizes(1, 512), 0);
+	assert_true(negotiate_sizes(1, 256) < 0);
+	assert_int_equal(negotiate_sizes(1024, 4096), 0);
+	assert_true(negotiate_sizes(1024, 2048) < 0);
+}
+
 static void test_nonsense_drops_the_connection(void **state)
 {
 	char data[512] = { 0 };
@@ -258,6 +367,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_server_that_knows_nothing), cmocka_unit_test(test_fua_by_flush),
 		cmocka_unit_test(test_server_that_shuts_down),    cmocka_unit_test(test_nonsense_drops_the_connection),
+		cmocka_unit_test(test_server_whose_export_has_grown), cmocka_unit_test(test_server_whose_export_is_shorter),
+		cmocka_unit_test(test_block_sizes),
 		cmocka_unit_test(test_giving_up),                 cmocka_unit_test(test_nobody_there),
 	};
 

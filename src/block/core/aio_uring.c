@@ -156,7 +156,7 @@ static void prepare(struct aio_engine *a, struct io_uring_sqe *sqe, struct blk_a
 }
 
 /* -EAGAIN, -EBUSY: the kernel is short of memory or has completions to be reaped first. The next turn tries again, which those
- * completions bring about. */
+ * completions bring about; where there are none uring_starves() has the queue come again. */
 static void hand_over(struct aio_engine *a)
 {
 	int n = io_uring_submit(&a->ring);
@@ -217,6 +217,11 @@ static void uring_reap(struct aio_engine *a)
 	}
 }
 
+static bool uring_starves(const struct aio_engine *a)
+{
+	return a->unsubmitted && !a->handed;
+}
+
 const struct aio_ops aio_uring_ops = {
 	.which = BLK_IO_URING,
 	.open = uring_open,
@@ -224,6 +229,7 @@ const struct aio_ops aio_uring_ops = {
 	.submit = uring_submit,
 	.flush = uring_flush,
 	.reap = uring_reap,
+	.starves = uring_starves,
 	.file_close = uring_file_close,
 };
 

@@ -119,6 +119,9 @@ static int flush_all(struct blk_stack *s)
 int blk_stack_barrier(struct blk_stack *s, int timeout_ms, struct error *e)
 {
 	pthread_mutex_lock(&s->change);
+	pthread_mutex_lock(&s->lock);
+	s->quiet = 0; /* one that gave up counts still, while its gates open again one by one */
+	pthread_mutex_unlock(&s->lock);
 	for (unsigned i = 0; i < s->queues; i++)
 		stack_on_queue(s, s->queue[i], shut, &s->gate[i]);
 	int err = wait_quiet(s, timeout_ms);

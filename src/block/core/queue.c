@@ -24,6 +24,7 @@
 #include "os/file.h"
 
 #define ROUNDS_MAX 64 /* of completions before descriptors get their turn again */
+#define RETRY_NS INT64_C(1000000) /* of handing I/O to a kernel that would not take it */
 
 /* Which queue this thread is: an identity, not state that is passed along. */
 static _Thread_local const struct blk_queue *current_queue;
@@ -393,6 +394,8 @@ static int wait_events(struct blk_queue *q, int64_t limit_ns)
 		int64_t left = at > now ? (int64_t)(at - now) : 0;
 		limit_ns = limit_ns < 0 ? left : MIN_OF(limit_ns, left);
 	}
+	if (q->aio && q->aio_ops->starves && q->aio_ops->starves(q->aio))
+		limit_ns = limit_ns < 0 ? RETRY_NS : MIN_OF(limit_ns, RETRY_NS);
 	struct timespec t = { limit_ns / 1000000000, limit_ns % 1000000000 };
 	int n = epoll_pwait2(q->epoll_fd, q->events, QUEUE_EVENTS, limit_ns < 0 ? NULL : &t, NULL);
 	return MAX_OF(n, 0); /* a signal, and io_uring's own, come as EINTR */

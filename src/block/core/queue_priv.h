@@ -19,6 +19,7 @@ struct aio_ops {
 	void (*submit)(struct aio_engine *a, struct blk_aio *op); /* may keep it until flush */
 	void (*flush)(struct aio_engine *a);                      /* the batch's end */
 	void (*reap)(struct aio_engine *a);                       /* calls done() of what ended */
+	bool (*starves)(const struct aio_engine *a);              /* NULL: never. It could hand nothing over, and nothing will wake it */
 	void (*file_close)(struct aio_engine *a, struct blk_aio_file *f); /* NULL: it keeps none */
 };
 extern const struct aio_ops aio_uring_ops, aio_threads_ops;

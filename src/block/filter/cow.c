@@ -95,6 +95,9 @@ static int open_source(struct cow *c, const struct blk_values *v, struct error *
 	int err = fresh ? 0 : check_label(c, id, e);
 	if (!err && !zero)
 		err = blk_back_open(c->layer->stack, spec, &c->source, e);
+	if (!err && !fresh && c->source && c->source->info.size_bytes < c->source_end)
+		err = error_set(e, "InvalidSource", "the source has %llu bytes; it had %llu when the map was made, and they are still needed",
+				(unsigned long long)c->source->info.size_bytes, (unsigned long long)c->source_end);
 	if (err || !fresh)
 		return err;
 	/* The map is new. From now on it belongs to this source, and ends where it does. */

@@ -39,6 +39,7 @@
 #define RESERVE_BYTES (UINT64_C(1) << 30)
 #define PAGES_MAX (RESERVE_BYTES / BITS_PAGE / 3 - 1)
 #define VERSION 1u
+#define ROUND_PAGES 64u /* that one bits_sync_now() call makes durable at a time */
 #define LOCK_WAIT_MS 30000
 
 /* ---- bytes ---- */
@@ -190,19 +191,21 @@ void bits_page_written(struct bits *b, uint64_t page, bool ok)
 
 int bits_sync_now(struct bits *b)
 {
-	uint64_t at = 0, page;
+	uint64_t at = 0, page[ROUND_PAGES];
 	uint8_t slot[BITS_PAGE];
-	int err = 0;
+	unsigned taken;
+	int err;
 
-	while (!err && bits_page_take(b, &at, &page, slot)) {
-		err = fd_pwrite_all(b->fd, slot, sizeof(slot), bits_slot_offset(page, b->generation[page] + 1));
-		/* Counted as durable before it is: a failing sync makes all dirty again. */
-		bits_page_written(b, page, !err);
-	}
-	if (!err && fdatasync(b->fd)) {
-		err = -errno;
-		bits_dirty_all(b);
-	}
+	do {
+		err = 0;
+		for (taken = 0; !err && taken < ROUND_PAGES && bits_page_take(b, &at, &page[taken], slot); taken++)
+			err = fd_pwrite_all(b->fd, slot, sizeof(slot), bits_slot_offset(page[taken], b->generation[page[taken]] + 1));
+		if (!err && fdatasync(b->fd))
+			err = -errno;
+		/* Only now: until it is durable the next try must not touch the slot that holds what was. */
+		for (unsigned i = 0; i < taken; i++)
+			bits_page_written(b, page[i], !err);
+	} while (!err && taken == ROUND_PAGES);
 	return err;
 }
 
@@ -345,7 +348,22 @@ static int header_decode(struct bits *b, const struct bits_settings *s, const ui
 	return 0;
 }
 
-/* *ret_missing: the file was being made when its maker died, or is empty. */
+/* Empty, or left by a maker that died: zeroes, with a torn first header (which goes to page 1) at most, and no longer than the map. */
+static int is_unmade(const struct bits *b, const struct bits_settings *s, uint64_t size, bool *ret)
+{
+	uint64_t pages = (s->count + BITS_PER_PAGE - 1) / BITS_PER_PAGE;
+	int err = 0;
+
+	*ret = size <= (2 + 3 * pages) * BITS_PAGE;
+	for (uint64_t off = 0; *ret && !err && off < size; off += BITS_PAGE) {
+		uint8_t page[BITS_PAGE] = { 0 };
+		err = read_all(b->fd, page, (size_t)MIN_OF(size - off, (uint64_t)BITS_PAGE), off);
+		*ret = bits_is_blank(page) || (off == BITS_PAGE && memcmp(page, "MALLEEBM", 8) == 0);
+	}
+	return err;
+}
+
+/* *ret_missing: it is to be made. Whatever else lies there may be somebody's, and stays. */
 static int header_read(struct bits *b, const struct bits_settings *s, bool *ret_missing, struct error *e)
 {
 	uint8_t pages[2][BITS_PAGE];
@@ -353,23 +371,20 @@ static int header_read(struct bits *b, const struct bits_settings *s, bool *ret_
 
 	if (fstat(b->fd, &st))
 		return error_errno(e, errno, "%s", s->path);
-	*ret_missing = st.st_size < (off_t)sizeof(pages);
-	if (*ret_missing)
-		return 0;
-	int err = read_all(b->fd, pages, sizeof(pages), 0);
+	memset(pages, 0, sizeof(pages));
+	int err = read_all(b->fd, pages, MIN_OF((size_t)st.st_size, sizeof(pages)), 0);
 	if (err)
 		return error_errno(e, err, "reading %s", s->path);
-	*ret_missing = bits_is_blank(pages[0]) && bits_is_blank(pages[1]);
-	if (*ret_missing)
-		return 0;
-	/* Its first header goes to page 1: what is torn there, beside a blank page 0, is a map still being made. */
-	bool first_torn = bits_is_blank(pages[0]);
 	bool valid[2] = { bits_header_is_valid(pages[0], 0), bits_header_is_valid(pages[1], 1) };
 	if (!valid[0] && !valid[1]) {
 		bool was_ours = memcmp(pages[0], "MALLEEBM", 8) == 0 || memcmp(pages[1], "MALLEEBM", 8) == 0;
-		*ret_missing = first_torn || (was_ours && s->damaged_is_set);
+		err = is_unmade(b, s, (uint64_t)st.st_size, ret_missing);
+		if (err)
+			return error_errno(e, err, "reading %s", s->path);
+		*ret_missing |= was_ours && s->damaged_is_set;
 		return *ret_missing ? 0 : error_set(e, "InvalidMap", "%s: no header can be read: damaged, or not a map", s->path);
 	}
+	*ret_missing = false;
 	bool second = valid[1] && (!valid[0] || get64(pages[1] + 16) > get64(pages[0] + 16));
 	err = header_decode(b, s, pages[second], e);
 	if (!err && (uint64_t)st.st_size < (2 + 3 * ((b->count + BITS_PER_PAGE - 1) / BITS_PER_PAGE)) * BITS_PAGE)

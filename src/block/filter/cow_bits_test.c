@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "block/filter/cow_bits_priv.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -14,6 +15,7 @@
 
 static char path[64];
 static unsigned syncs; /* of any file */
+static bool sync_fails;
 
 int __real_fdatasync(int fd);
 int __wrap_fdatasync(int fd);
@@ -21,6 +23,10 @@ int __wrap_fdatasync(int fd);
 int __wrap_fdatasync(int fd)
 {
 	syncs++;
+	if (sync_fails) {
+		errno = EIO;
+		return -1;
+	}
 	return __real_fdatasync(fd);
 }
 
@@ -240,6 +246,65 @@ static void test_grow(void **state)
 	bits_close(b);
 }
 
+/* What is not a map is left as it is, however short it is or many zeroes it begins with. */
+static void test_somebody_elses_file(void **state)
+{
+	static const struct {
+		off_t length, word; /* where it says something */
+	} files[] = { { 7, 0 }, { 5000, 4990 }, { 3 * BITS_PAGE, BITS_PAGE + 100 }, { 5 * BITS_PAGE, 4 * BITS_PAGE }, { 6 * BITS_PAGE, 6 * BITS_PAGE } };
+	char said[8] = "";
+
+	for (size_t i = 0; i < ARRAY_SIZE(files); i++) {
+		assert_int_equal(truncate(path, 0) || truncate(path, files[i].length), 0);
+		if (files[i].word < files[i].length)
+			spoil((uint64_t)files[i].word, "mine", 4);
+		assert_true(try_open(100, "test", 65536, true) < 0);
+		int fd = open(path, O_RDONLY);
+		assert_int_equal(lseek(fd, 0, SEEK_END), files[i].length);
+		if (files[i].word < files[i].length) {
+			assert_int_equal(pread(fd, said, 4, files[i].word), 4);
+			assert_string_equal(said, "mine");
+		}
+		close(fd);
+	}
+}
+
+static void read_slot(unsigned which, uint8_t slot[static BITS_PAGE])
+{
+	int fd = open(path, O_RDONLY);
+
+	assert_true(fd >= 0);
+	assert_int_equal(pread(fd, slot, BITS_PAGE, (off_t)bits_slot_offset(0, which)), BITS_PAGE);
+	close(fd);
+}
+
+/* However often it fails, the slot that holds what is durable stays as it is. */
+static void test_failed_sync(void **state)
+{
+	struct bits *b = open_map(100, "boot-1");
+	uint8_t durable[BITS_PAGE], slot[BITS_PAGE];
+
+	bits_set(b, 1, 1);
+	assert_int_equal(bits_sync_now(b), 0);
+	read_slot(1, durable);
+	assert_true(bits_slot_is_valid(durable, 0, 1));
+	sync_fails = true;
+	for (unsigned i = 2; i < 5; i++) {
+		bits_set(b, i, 1);
+		assert_int_equal(bits_sync_now(b), -EIO);
+		assert_false(bits_is_durable(b));
+		read_slot(1, slot);
+		assert_memory_equal(slot, durable, BITS_PAGE);
+	}
+	sync_fails = false;
+	assert_int_equal(bits_sync_now(b), 0);
+	assert_true(bits_is_durable(b));
+	bits_close(b);
+	b = open_map(100, "boot-2");
+	assert_int_equal(bits_count_set(b, 0, 100), 4);
+	bits_close(b);
+}
+
 /* CRC-32C's check value, seen in the page's own: a header of known bytes would do as well. */
 static void test_pages_are_told_apart(void **state)
 {
@@ -264,7 +329,7 @@ int main(void)
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 	const struct CMUnitTest tests[] = {
 		T(test_bits), T(test_boots), T(test_killed_before_sync), T(test_torn), T(test_torn_first_write), T(test_damage), T(test_headers), T(test_grow),
-		T(test_pages_are_told_apart),
+		T(test_pages_are_told_apart), T(test_failed_sync), T(test_somebody_elses_file),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

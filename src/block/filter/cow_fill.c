@@ -49,7 +49,9 @@ static void synced(struct blk_task *t)
 		atomic_fetch_add(&f->errors, 1);
 		f->next_ns = blk_queue_now(c->queue0) + BACKOFF_MIN_NS * 10;
 	} else if (c->filled == c->chunks && bits_is_durable(c->bits)) {
-		atomic_store_explicit(&c->complete, true, memory_order_release);
+		atomic_store(&c->complete, true);
+		if (c->filled < c->chunks) /* grown meanwhile, by another thread: one of the two sees the other */
+			atomic_store(&c->complete, false);
 	}
 	pump(c);
 }

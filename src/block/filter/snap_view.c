@@ -28,6 +28,8 @@
 #include "base/macros.h"
 #include "base/text.h"
 #include "block/filter/snap_priv.h"
+
+#define BEGIN_BARRIER_MS 3000 /* guests wait meanwhile; who asked tries again */
 #include "os/file.h"
 #include "os/locked.h"
 
@@ -328,7 +330,7 @@ int snap_view_begin(struct snap *s, const char *name, const char *path, uint64_t
 	if (!err)
 		err = open_scratch(v, path, e);
 	if (!err)
-		err = blk_stack_barrier(s->layer->stack, BLK_BARRIER_MS, e);
+		err = blk_stack_barrier(s->layer->stack, BEGIN_BARRIER_MS, e);
 	if (!err) {
 		err = freeze(v, e);
 		blk_stack_resume(s->layer->stack);

@@ -7,7 +7,8 @@
  * the stack; its answer is written when it is done. With no slot free nothing is read: the kernel waits.
  *
  * Requests of any offset and length are served: what is no whole number of blocks is read whole and cut, or read, changed and
- * written. The kernel lets one write at a time through to a file, so that no two of those meet.
+ * written. The kernel lets several direct writes through at a time, to the same bytes too: what touches blocks that are being read,
+ * changed and written waits until that has ended.
  */
 #define FUSE_USE_VERSION 35
 #include "block/front/fronts.h"
@@ -39,12 +40,14 @@ struct slot {
 	struct blk_req req;
 	struct iovec iov;
 	struct fuse_front *front;
-	struct slot *next;        /* free */
+	struct slot *next;        /* free, or changing */
 	fuse_req_t fuse;
 	char *buffer;             /* BUFFER_BYTES, twice */
 	uint64_t off_bytes;       /* as it was asked */
 	size_t len_bytes;
-	uint32_t write_flags;     /* of a write of parts of blocks, whose read comes first */
+	uint32_t write_flags;     /* of a write */
+	bool parts;               /* a write of parts of blocks, whose read comes first */
+	bool started;             /* on the list of changing ones: it waits for none before it */
 };
 
 struct fuse_front {
@@ -58,6 +61,7 @@ struct fuse_front {
 	struct fuse_buf in;       /* libfuse's, for what is read */
 	struct blk_watch watch;
 	struct slot slot[SLOTS], *free;
+	struct slot *changing;    /* writes and zeroes, as they came */
 	unsigned busy;
 	char *memory;
 	bool touched;             /* buffers have memory */
@@ -111,6 +115,7 @@ static struct slot *take_slot(struct fuse_front *f, fuse_req_t req)
 	s->req.queue = f->queue;
 	s->req.ctx = s;
 	s->fuse = req;
+	s->parts = false;
 	return s;
 }
 
@@ -130,12 +135,21 @@ static void free_slot(struct slot *s)
 		receive(f);
 }
 
-/* The whole blocks round [off, off + len), read or written by the slot's one buffer. */
-static void submit_blocks(struct slot *s, enum blk_op op, uint32_t flags)
+/* The whole blocks round [off, off + len). */
+static void blocks_of(const struct slot *s, uint64_t *ret_from, uint64_t *ret_to)
 {
 	uint32_t block = blk_stack_info(s->front->stack)->block_bytes;
-	uint64_t from = s->off_bytes / block * block, to = (s->off_bytes + s->len_bytes + block - 1) / block * block;
 
+	*ret_from = s->off_bytes / block * block;
+	*ret_to = (s->off_bytes + s->len_bytes + block - 1) / block * block;
+}
+
+/* Those are read or written by the slot's one buffer. */
+static void submit_blocks(struct slot *s, enum blk_op op, uint32_t flags)
+{
+	uint64_t from, to;
+
+	blocks_of(s, &from, &to);
 	s->iov = (struct iovec){ s->buffer, to - from };
 	s->req.op = op;
 	s->req.flags = flags;
@@ -149,6 +163,58 @@ static void submit_blocks(struct slot *s, enum blk_op op, uint32_t flags)
 static size_t head_of(const struct slot *s)
 {
 	return s->off_bytes % blk_stack_info(s->front->stack)->block_bytes;
+}
+
+/* ---- changes, of which those of parts of blocks have theirs alone ---- */
+
+static bool meets_earlier(const struct slot *s)
+{
+	uint64_t from, to, t_from, t_to;
+
+	blocks_of(s, &from, &to);
+	for (const struct slot *t = s->front->changing; t != s; t = t->next) {
+		blocks_of(t, &t_from, &t_to);
+		if ((s->parts || t->parts) && from < t_to && t_from < to)
+			return true;
+	}
+	return false;
+}
+
+static void change_start(struct slot *s)
+{
+	s->started = true;
+	if (s->req.op == BLK_WRITE_ZEROES)
+		blk_stack_submit(s->front->stack, &s->req);
+	else if (s->parts)
+		submit_blocks(s, BLK_READ, 0);
+	else
+		submit_blocks(s, BLK_WRITE, s->write_flags);
+}
+
+static void change_enter(struct slot *s)
+{
+	struct slot **at = &s->front->changing;
+
+	while (*at)
+		at = &(*at)->next;
+	*at = s;
+	s->next = NULL;
+	s->started = false;
+	if (!meets_earlier(s))
+		change_start(s);
+}
+
+static void change_leave(struct slot *s)
+{
+	struct slot **at = &s->front->changing;
+
+	while (*at != s)
+		at = &(*at)->next;
+	*at = s->next;
+	for (struct slot *t = s->front->changing; t; t = t->next) {
+		if (!t->started && !meets_earlier(t))
+			change_start(t);
+	}
 }
 
 /* ---- requests ---- */
@@ -206,6 +272,7 @@ static void write_done(struct blk_req *r)
 		fuse_reply_err(s->fuse, -r->result);
 	else
 		fuse_reply_write(s->fuse, s->len_bytes);
+	change_leave(s);
 	free_slot(s);
 }
 
@@ -218,13 +285,18 @@ static void change_done(struct blk_req *r)
 		write_done(r);
 		return;
 	}
-	uint32_t flags = s->write_flags;
 	memcpy(s->buffer + head_of(s), s->buffer + BUFFER_BYTES, s->len_bytes);
 	memset(&s->req, 0, sizeof(s->req));
 	s->req.queue = s->front->queue;
 	s->req.ctx = s;
 	s->req.done = write_done;
-	submit_blocks(s, BLK_WRITE, flags);
+	submit_blocks(s, BLK_WRITE, s->write_flags);
+}
+
+static void zeroes_done(struct blk_req *r)
+{
+	change_leave(r->ctx);
+	reply_done(r);
 }
 
 static void do_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t len, off_t off, struct fuse_file_info *fi)
@@ -247,13 +319,13 @@ static void do_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t le
 	if (s->off_bytes % block || len % block) {
 		blk_count(&f->unaligned, 1);
 		memcpy(s->buffer + BUFFER_BYTES, data, len);
+		s->parts = true;
 		s->req.done = change_done;
-		submit_blocks(s, BLK_READ, 0);
-		return;
+	} else {
+		memcpy(s->buffer, data, len);
+		s->req.done = write_done;
 	}
-	memcpy(s->buffer, data, len);
-	s->req.done = write_done;
-	submit_blocks(s, BLK_WRITE, s->write_flags);
+	change_enter(s);
 }
 
 static void do_fsync(fuse_req_t req, fuse_ino_t ino, int data_only, struct fuse_file_info *fi)
@@ -290,12 +362,14 @@ static void do_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, of
 		return;
 	}
 	struct slot *s = take_slot(f, req);
+	s->off_bytes = (uint64_t)off;
+	s->len_bytes = (size_t)len;
 	s->req.op = BLK_WRITE_ZEROES;
 	s->req.flags = what == FALLOC_FL_PUNCH_HOLE ? BLK_MAY_UNMAP : 0;
 	s->req.off_bytes = (uint64_t)off;
 	s->req.len_bytes = (uint64_t)len;
-	s->req.done = reply_done;
-	blk_stack_submit(f->stack, &s->req);
+	s->req.done = zeroes_done;
+	change_enter(s);
 }
 
 static void attributes(struct fuse_front *f, struct stat *st)

@@ -20,6 +20,7 @@
 #include "block/front/fronts.h"
 #include "block/front/nbd_priv.h"
 #include "os/file.h"
+#include "os/socket.h"
 
 #define BACKLOG 32
 #define SEND_BUFFER_BYTES (1 << 20)
@@ -207,7 +208,7 @@ static void name_tcp(int fd, char *who, size_t size)
 static void on_accept(void *ctx, int listen_fd, uint32_t events)
 {
 	struct nbd_server *s = ctx;
-	int fd = accept4(listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	int fd = socket_accept(listen_fd, SOCK_CLOEXEC | SOCK_NONBLOCK);
 	char who[96] = "?";
 	const char *no = NULL;
 
@@ -249,11 +250,11 @@ static int listen_unix(struct nbd_server *s, const struct blk_values *v, struct 
 	s->listen_fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (s->listen_fd < 0)
 		return error_errno(e, errno, "a unix socket");
-	/* One that is left over from a process that died has nobody behind it. */
-	if (connect(s->listen_fd, (struct sockaddr *)&addr, sizeof(addr)) == 0 || errno == EAGAIN)
+	int err = socket_remove_stale(s->path);
+	if (err == -EADDRINUSE)
 		return error_set(e, "AddressInUse", "%s: another process listens there", s->path);
-	if (errno == ECONNREFUSED)
-		unlink(s->path);
+	if (err)
+		return error_errno(e, err, "listening on %s", s->path);
 	/* Nobody can connect before listen(), so the mode is right in time. */
 	s->bound = bind(s->listen_fd, (struct sockaddr *)&addr, sizeof(addr)) == 0;
 	if (!s->bound || chmod(s->path, (mode_t)strtoul(mode, NULL, 8)) ||

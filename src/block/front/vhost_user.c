@@ -27,6 +27,7 @@
 #include "block/front/vhost_user_priv.h"
 #include "os/file.h"
 #include "os/loop.h"
+#include "os/socket.h"
 
 void vhost_user_say(struct vhost_user *u, bool is_error, const char *fmt, ...)
 {
@@ -179,7 +180,7 @@ static void listen_ready(void *ctx, int fd, uint32_t events)
 		vhost_user_drop_peer(u, NULL); /* the next one waits until it is forgotten */
 		return;
 	}
-	_cleanup_(fd_closep) int peer = accept4(u->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	_cleanup_(fd_closep) int peer = socket_accept(u->listen_fd, SOCK_CLOEXEC | SOCK_NONBLOCK);
 	if (peer < 0)
 		return;
 	if (getsockopt(peer, SOL_SOCKET, SO_PEERCRED, &cred, &len) || (cred.uid != u->peer_uid && cred.uid != 0)) {
@@ -263,23 +264,6 @@ static int parse_mode(const char *text, mode_t *ret)
 	return 0;
 }
 
-/* A socket that nobody listens on any more is taken away. */
-static int remove_stale(const struct sockaddr_un *a)
-{
-	_cleanup_(fd_closep) int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	struct stat st;
-
-	if (lstat(a->sun_path, &st))
-		return errno == ENOENT ? 0 : -errno;
-	if (!S_ISSOCK(st.st_mode))
-		return -EEXIST;
-	if (fd < 0)
-		return -errno;
-	if (!connect(fd, (const struct sockaddr *)a, sizeof(*a)) || errno == EAGAIN)
-		return -EADDRINUSE;
-	return unlink(a->sun_path) ? -errno : 0;
-}
-
 static int listen_at(struct vhost_user *u, const char *path, mode_t mode, struct error *e)
 {
 	struct sockaddr_un a = { .sun_family = AF_UNIX };
@@ -287,7 +271,7 @@ static int listen_at(struct vhost_user *u, const char *path, mode_t mode, struct
 	if (strlen(path) >= sizeof(a.sun_path))
 		return error_set(e, "InvalidOption", "socket=%s is longer than %zu bytes", path, sizeof(a.sun_path) - 1);
 	memcpy(a.sun_path, path, strlen(path));
-	int err = remove_stale(&a);
+	int err = socket_remove_stale(path);
 	if (err)
 		return error_errno(e, err, "listening on %s", path);
 	u->listen_fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);

@@ -172,8 +172,15 @@ int volume_begin_view(void *ctx, struct arena *a, const struct tls_identity *pee
 	return answer_view(nc, a, in, status, out, e);
 }
 
+static void tell_base(struct arena *a, const json_t *status, struct volume_end_view_response *out)
+{
+	const char *base = json_string_value(json_object_get(status, "base"));
+
+	out->base = arena_strdup(a, base ? base : "");
+}
+
 int volume_end_view(void *ctx, struct arena *a, const struct tls_identity *peer, const struct volume_end_view_request *in,
-		    struct error *e)
+		    struct volume_end_view_response *out, struct error *e)
 {
 	_cleanup_(json_freep) json_t *status = NULL, *after = NULL;
 	bool commit = in->commit.set && in->commit.value;
@@ -187,12 +194,15 @@ int volume_end_view(void *ctx, struct arena *a, const struct tls_identity *peer,
 	status = ask(nc, in->volume_id, "snap status", ANSWER_MS, e);
 	if (!status)
 		return -EREMOTEIO;
-	if (!find_view(status, in->name))
+	if (!find_view(status, in->name)) {
+		tell_base(a, status, out); /* asked again: it may have been committed then */
 		return 0;
+	}
 	after = ask(nc, in->volume_id,
 		    arena_printf(a, "snap end name=%s,commit=%s,force=on", in->name, commit ? "on" : "off"), BARRIER_MS, e);
 	if (!after)
 		return -EREMOTEIO;
+	tell_base(a, after, out);
 	log_info("view ended", "volume=%s name=%s commit=%d", in->volume_id, in->name, commit);
 	return 0;
 }

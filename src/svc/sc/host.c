@@ -60,6 +60,12 @@ static int ask_node(struct sc *sc, const struct sc_place *p, const char *action,
 	return sc_call(sc, TLS_ROLE_NC, p->node_url, p->node_id, &volume_service, action, in, a, ret, timeout_ms, e);
 }
 
+/* One that says nothing knows of none: all of the volume counts as changed. */
+static void take_base(const char *base, char ret[static ID_LEN])
+{
+	snprintf(ret, ID_LEN, "%s", base && strlen(base) < ID_LEN ? base : "");
+}
+
 /* ---- our own process ---- */
 
 static int ask_own(struct sc *sc, const struct sc_place *p, const char *line, json_t **ret, struct error *e)
@@ -84,7 +90,6 @@ static int own_view_begin(struct sc *sc, const struct sc_place *p, const char *n
 {
 	_cleanup_(freep) char *line = NULL;
 	json_t *j = NULL;
-	const char *base;
 
 	/* Nobody writes there, so that nothing is ever copied into the scratch. */
 	if (asprintf(&line, "snap begin name=%s,scratch=%s/served/%s/scratch-%s,scratch-size=1M", name, sc->dir, p->volume, name) < 0)
@@ -92,8 +97,7 @@ static int own_view_begin(struct sc *sc, const struct sc_place *p, const char *n
 	int r = ask_own(sc, p, line, &j, e);
 	if (r)
 		return r;
-	base = json_string_value(json_object_get(j, "base"));
-	snprintf(ret->base, sizeof(ret->base), "%s", base && strlen(base) < ID_LEN ? base : "");
+	take_base(json_string_value(json_object_get(j, "base")), ret->base);
 	json_decref(j);
 	r = ask_own(sc, p, "info", &j, e);
 	if (r)
@@ -105,7 +109,7 @@ static int own_view_begin(struct sc *sc, const struct sc_place *p, const char *n
 	return 0;
 }
 
-static int own_view_end(struct sc *sc, const struct sc_place *p, const char *name, bool commit, struct error *e)
+static int own_view_end(struct sc *sc, const struct sc_place *p, const char *name, bool commit, char ret_base[static ID_LEN], struct error *e)
 {
 	struct error why = { 0 };
 	json_t *j = NULL;
@@ -113,12 +117,18 @@ static int own_view_end(struct sc *sc, const struct sc_place *p, const char *nam
 
 	snprintf(line, sizeof(line), "snap end name=%s,commit=%s,force=on", name, commit ? "on" : "off");
 	int r = ask_own(sc, p, line, &j, &why);
+	if (r && strstr(why.message, "there is no view")) {
+		error_clear(&why);
+		r = ask_own(sc, p, "snap status", &j, &why);
+	}
+	if (r) {
+		if (e)
+			*e = why;
+		return r;
+	}
+	take_base(json_string_value(json_object_get(j, "base")), ret_base);
 	json_decref(j);
-	if (r && strstr(why.message, "there is no view"))
-		return 0;
-	if (r && e)
-		*e = why;
-	return r;
+	return 0;
 }
 
 static int own_change(struct sc *sc, const struct sc_place *p, int64_t size_bytes, struct sc_filled *ret, struct error *e)
@@ -164,20 +174,31 @@ int sc_view_begin(struct sc *sc, const struct sc_place *p, const char *name, int
 		return error_set(e, "InternalError", "node %s names a socket that is too long", p->node_id);
 	snprintf(ret->socket, sizeof(ret->socket), "%s", out->socket);
 	snprintf(ret->export_name, sizeof(ret->export_name), "%s", out->export);
-	snprintf(ret->base, sizeof(ret->base), "%s", out->base && strlen(out->base) < ID_LEN ? out->base : "");
+	take_base(out->base, ret->base);
 	ret->size_bytes = out->size_bytes.value;
 	return 0;
 }
 
-int sc_view_end(struct sc *sc, const struct sc_place *p, const char *name, bool commit, struct error *e)
+int sc_view_end_base(struct sc *sc, const struct sc_place *p, const char *name, bool commit, char ret_base[static ID_LEN], struct error *e)
 {
 	_cleanup_(arena_freep) struct arena *a = arena_new();
 	struct volume_end_view_request in = { .volume_id = p->volume, .generation = WIRE_INT_OF(p->generation), .name = name,
 					      .commit = WIRE_BOOL_OF(commit) };
+	void *reply = NULL;
 
 	if (!*p->node_id)
-		return own_view_end(sc, p, name, commit, e);
-	return ask_node(sc, p, "EndView", &in, a, NULL, VIEW_MS, e);
+		return own_view_end(sc, p, name, commit, ret_base, e);
+	int r = ask_node(sc, p, "EndView", &in, a, &reply, VIEW_MS, e);
+	if (r == 0)
+		take_base(((const struct volume_end_view_response *)reply)->base, ret_base);
+	return r;
+}
+
+int sc_view_end(struct sc *sc, const struct sc_place *p, const char *name, bool commit, struct error *e)
+{
+	char base[ID_LEN];
+
+	return sc_view_end_base(sc, p, name, commit, base, e);
 }
 
 int sc_volume_change(struct sc *sc, const struct sc_place *p, int64_t size_bytes, const char *throttle, struct sc_filled *ret, struct error *e)

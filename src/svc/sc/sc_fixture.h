@@ -31,6 +31,7 @@ struct sc_fixture {
 	struct rpc_server *node_rpc;
 	char node_url[64];
 	_Atomic bool node_mute; /* its messages are not answered */
+	_Atomic unsigned lose_ends; /* so many answers to EndView with Commit are lost */
 	_Atomic unsigned begins, ends, changes;
 };
 

@@ -327,6 +327,8 @@ struct sc_view_info {
 /* Codes: VolumeNotOpen, InsufficientCapacity, ServiceUnavailable, … */
 int sc_view_begin(struct sc *sc, const struct sc_place *p, const char *name, int64_t scratch_bytes, struct sc_view_info *ret, struct error *e);
 int sc_view_end(struct sc *sc, const struct sc_place *p, const char *name, bool commit, struct error *e);
+/* ret_base: what all other views' changes count from now, also when the view had been ended before. */
+int sc_view_end_base(struct sc *sc, const struct sc_place *p, const char *name, bool commit, char ret_base[static ID_LEN], struct error *e);
 struct sc_filled {
 	int64_t size_bytes, filled_bytes;
 	bool complete;

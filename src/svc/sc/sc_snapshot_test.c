@@ -269,6 +269,36 @@ static void test_lost_view(void **state)
 	free(m.now);
 }
 
+/*
+ * The node has ended the first of two views, and the answers are lost until it is given up: what changed before it began is in the
+ * second one all the same.
+ */
+static void test_lost_answers(void **state)
+{
+	struct sc_fixture *f = *state;
+	struct model m = { .f = f, .now = calloc(1, SIZE), .seed = 11 };
+	char id[3][ID_LEN];
+
+	for (unsigned i = 0; i < 3; i++)
+		snap_id(i, id[i]);
+	open_volume(&m, 1);
+	scribble(&m, 5);
+	fix_snapshot(f, &(struct fix_snapshot){ .id = id[0], .volume = V1 });
+	fix_await_snapshot(f, id[0], "completed");
+	f->bucket.unreachable = true;
+	for (unsigned i = 1; i < 3; i++) {
+		scribble(&m, 10);
+		fix_snapshot(f, &(struct fix_snapshot){ .id = id[i], .volume = V1 });
+		assert_true(fix_until(has_begun, f, id[i]));
+	}
+	f->lose_ends = 3;
+	f->bucket.unreachable = false;
+	fix_await_snapshot(f, id[2], "completed");
+	check(f, id[2], m.now);
+	fix_detach(f, V1, 1);
+	free(m.now);
+}
+
 static void test_full_scratch(void **state)
 {
 	struct sc_fixture *f = *state;
@@ -443,6 +473,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test_setup_teardown(test_of_a_closed_volume, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_opened_while_frozen, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_lost_view, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_lost_answers, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_full_scratch, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_release, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_delete, set_up, tear_down),

@@ -236,31 +236,31 @@ enum snap_step snap_begin_view(struct snap_job *j)
 	return STEP_AGAIN;
 }
 
-struct later {
+struct others {
 	struct snap_job *j;
 	char ids[64][ID_LEN];
 	size_t count;
 };
 
-static void note_later(struct sc *sc, struct sc_item *item, void *ctx)
+static void note_other(struct sc *sc, struct sc_item *item, void *ctx)
 {
-	struct later *l = ctx;
+	struct others *l = ctx;
 	const struct sc_snapshot *s = sc_snapshot_of(item);
 
-	if (item->kind == SC_SNAPSHOT && s->rec.view.set && s->rec.view.sequence > l->j->rec.view.sequence && l->count < ARRAY_SIZE(l->ids) &&
+	if (item->kind == SC_SNAPSHOT && s->rec.view.set && s != l->j->s && l->count < ARRAY_SIZE(l->ids) &&
 	    str_eq(sc_snapshot_spec(s)->volume_id, l->j->spec->volume_id))
 		memcpy(l->ids[l->count++], item->id, ID_LEN);
 }
 
-/* What later views say has changed is from now on in terms of this snapshot. */
-static int rebase_later(struct snap_job *j)
+/* What the volume's other views say has changed is from now on in terms of this base. */
+static int rebase_others(struct snap_job *j, const char base[static ID_LEN])
 {
 	struct sc *sc = j->sc;
-	struct later l = { .j = j };
+	struct others l = { .j = j };
 	int r = 0;
 
 	pthread_mutex_lock(&sc->lock);
-	sc_each(sc, note_later, &l);
+	sc_each(sc, note_other, &l);
 	pthread_mutex_unlock(&sc->lock);
 	for (size_t i = 0; i < l.count && r == 0; i++) {
 		bool known;
@@ -271,7 +271,7 @@ static int rebase_later(struct snap_job *j)
 			continue;
 		struct sc_snapshot_record rec = sc_snapshot_of(item)->rec;
 		if (rec.view.set && rec.view.begun) {
-			memcpy(rec.view.base, j->id, ID_LEN);
+			snprintf(rec.view.base, sizeof(rec.view.base), "%s", base);
 			r = sc_store_snapshot(sc, l.ids[i], &rec, &j->err);
 			pthread_mutex_lock(&sc->lock);
 			if (r == 0)
@@ -283,21 +283,26 @@ static int rebase_later(struct snap_job *j)
 	return r;
 }
 
+/*
+ * Whether the view was committed is known by what its volume's process says, not by what was asked for: an answer may have been
+ * lost, and the next one is then of a view that is not there. One that was never stored has not been asked to be.
+ */
 enum snap_step snap_end_view(struct snap_job *j, bool count_from_it)
 {
 	struct sc_place p = place_of(j);
 	bool there = snap_still_there(j);
+	char base[ID_LEN];
 	int r = 0;
 
 	if (there && !own_answers(j))
 		return snap_wait(j, SNAP_LOOK_MS);
 	if (there)
-		r = sc_view_end(j->sc, &p, j->id, count_from_it && j->s->item.attempts < END_TRIES, &j->err);
+		r = sc_view_end_base(j->sc, &p, j->id, count_from_it && j->s->item.attempts < END_TRIES, base, &j->err);
 	if (r && !str_eq(j->err.code, "VolumeNotOpen"))
 		return STEP_RETRY;
-	bool ended = there && r == 0 && count_from_it && j->s->item.attempts < END_TRIES;
+	bool ended = there && r == 0;
 	error_clear(&j->err);
-	if (ended && rebase_later(j) < 0)
+	if (ended && j->rec.stored && rebase_others(j, base) < 0)
 		return STEP_RETRY;
 	j->rec.view = (struct sc_view){ 0 };
 	if (snap_commit(j) < 0)
