@@ -117,7 +117,6 @@ static enum snap_step choose_place(struct snap_job *j, struct sc_volume *v)
 		memcpy(j->rec.view.node_id, h->node_id, sizeof(h->node_id));
 		memcpy(j->rec.view.node_url, h->node_url, sizeof(h->node_url));
 	}
-	j->rec.view.sequence = ++j->sc->sequence;
 	return STEP_AGAIN;
 }
 
@@ -222,6 +221,9 @@ enum snap_step snap_begin_view(struct snap_job *j)
 	if (sc_view_end(j->sc, &p, j->id, false, &j->err) || sc_view_begin(j->sc, &p, j->id, j->s->scratch_bytes, &info, &j->err))
 		return not_begun(j);
 	v->begun = true;
+	pthread_mutex_lock(&j->sc->lock);
+	v->sequence = ++j->sc->sequence; /* behind those whose turn it may be by now */
+	pthread_mutex_unlock(&j->sc->lock);
 	memcpy(v->socket, info.socket, sizeof(v->socket));
 	memcpy(v->export_name, info.export_name, sizeof(v->export_name));
 	memcpy(v->base, info.base, sizeof(v->base));
