@@ -67,6 +67,16 @@ def new_volume(real_ec2, zone):
         real_ec2.delete_volume(VolumeId=volume_id)
 
 
+def digest_of_copy(ec2, guest, new_volume, snapshot, mib):
+    """What a volume of the snapshot begins with, as a guest reads it."""
+    copy = new_volume(SnapshotId=snapshot)
+    attach(ec2, guest, copy, "/dev/sdg")
+    found = digest(guest, name_of(copy), mib)
+    detach(ec2, guest, copy)
+    ec2.delete_volume(VolumeId=copy)
+    return found
+
+
 @pytest.fixture
 def drop_snapshots(real_ec2):
     """A list: snapshots that end with the test."""
@@ -104,12 +114,7 @@ def test_same_bytes_elsewhere(real_ec2, first, second, new_volume, drop_snapshot
     wait_snapshot(real_ec2, snapshot)
     detach(real_ec2, second, disk)
 
-    copy = new_volume(SnapshotId=snapshot)
-    attach(real_ec2, first, copy, "/dev/sdg")
-    found = digest(first, name_of(copy), 24)
-    detach(real_ec2, first, copy)
-    real_ec2.delete_volume(VolumeId=copy)
-    assert found == written  # a snapshot is of the moment when its request was answered
+    assert digest_of_copy(real_ec2, first, new_volume, snapshot, 24) == written  # a snapshot is of the moment when its request was answered
 
 
 @contextmanager
@@ -139,12 +144,7 @@ def test_attached_before_its_snapshot_is_stored(real_cloud, real_ec2, first, new
         first.ssh(f"dd if=/dev/zero of={path} bs=1M count=8 && sync", timeout=120)
     wait_snapshot(real_ec2, snapshot)
     detach(real_ec2, first, disk)
-    copy = new_volume(SnapshotId=snapshot)
-    attach(real_ec2, first, copy, "/dev/sdg")
-    found = digest(first, name_of(copy), 8)
-    detach(real_ec2, first, copy)
-    real_ec2.delete_volume(VolumeId=copy)
-    assert found == written
+    assert digest_of_copy(real_ec2, first, new_volume, snapshot, 8) == written
 
 
 def test_snapshot_is_of_one_moment(real_ec2, first, new_volume, drop_snapshots):
